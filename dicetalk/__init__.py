@@ -1,0 +1,30 @@
+"""DICE-Talk in plain Python: image + speech + emotion in, talking-portrait video out (arXiv 2504.18087).
+
+The names below load their modules, and the libraries behind them, when they are first used.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "DiceTalkPipeline": "pipeline",
+    "DiceTalkUNet": "unet",
+    "PoseGuider": "pose_guider",
+    "AudioProjection": "audio",
+    "EmotionModel": "emotion",
+    "Emotion": "emotion",
+    "EmotionTimeline": "emotion",
+    "InputError": "errors",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""The commands of ``python -m dicetalk``: each module has HELP, ``add_arguments(parser)`` and ``run(args) -> exit code``."""
