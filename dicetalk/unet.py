@@ -1,0 +1,324 @@
+"""The denoiser: diffusers' Stable Video Diffusion UNet, its cross-attention taught to hear audio and emotion."""
+
+from dataclasses import dataclass
+from typing import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
+from einops import rearrange
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Multi-head attention on packed heads: (batch, n, heads·d), (batch, m, heads·d) twice → (batch, n, heads·d)."""
+    query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (query, key, value))
+    return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """What the cross-attentions of one forward pass look at. `F` is the number of frames, or 1 when all are equal.
+
+    Attributes:
+        clip: (batch, F, 1, dim) one CLIP token.
+        audio: (batch, F, tokens, dim).
+        emotion: (batch, F, tokens, dim).
+        masks: the face mask at each attention grid, {(height, width): (batch or 1, 1, height·width, 1)}.
+        audio_scale, emotion_scale: strengths of the two adapters.
+        attention: the function that attends, see `scaled_dot_product_attention`.
+    """
+
+    clip: Tensor
+    audio: Tensor
+    emotion: Tensor
+    masks: Mapping[tuple[int, int], Tensor]
+    audio_scale: float
+    emotion_scale: float
+    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+    def adapters(self):
+        """(adapter index, tokens, scale) of the adapters that act."""
+        named = ((0, self.audio, self.audio_scale), (1, self.emotion, self.emotion_scale))
+        return [adapter for adapter in named if adapter[2] != 0]
+
+
+class AdapterProjections(nn.Module):
+    """Keys and values of the two added contexts, under the names of the published file: 0 is audio, 1 is emotion."""
+
+    def __init__(self, context_dim: int, inner_dim: int):
+        super().__init__()
+        self.to_k_ip = nn.ModuleList([nn.Linear(context_dim, inner_dim, bias=False) for _ in range(2)])
+        self.to_v_ip = nn.ModuleList([nn.Linear(context_dim, inner_dim, bias=False) for _ in range(2)])
+
+    def forward(self, adapter: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.to_k_ip[adapter](tokens), self.to_v_ip[adapter](tokens)
+
+
+class DiceTalkTransformer(TransformerSpatioTemporalModel):
+    """Spatial, then temporal transformer blocks, each attending to image, audio and emotion.
+
+    Every context is projected once per batch element and frame (spatial) or once per batch element (temporal).
+    Attention to the single CLIP token is that token's value, so no attention is computed for it.
+    """
+
+    def forward(self, hidden_states, encoder_hidden_states: Contexts, image_only_indicator, return_dict=False):
+        """(batch·frames, channels, height, width) → a tuple with one tensor of the same shape."""
+        contexts = encoder_hidden_states
+        height, width = hidden_states.shape[-2:]
+        frames = image_only_indicator.shape[-1]
+        mask = contexts.masks[height, width]
+
+        x = self.proj_in(rearrange(self.norm(hidden_states), "bf c h w -> bf (h w) c"))
+        position = self.time_proj(torch.arange(frames, device=x.device)).to(x.dtype)
+        position = self.time_pos_embed(position)
+        for spatial_block, temporal_block in zip(self.transformer_blocks, self.temporal_transformer_blocks):
+            x = self._spatial(spatial_block, x, frames, contexts, mask)
+            x = self.time_mixer(
+                x_spatial=x,
+                x_temporal=self._temporal(temporal_block, x, position, contexts),
+                image_only_indicator=image_only_indicator,
+            )
+        x = rearrange(self.proj_out(x), "bf (h w) c -> bf c h w", h=height, w=width)
+        return (x + hidden_states,)
+
+    @staticmethod
+    def _spatial(block: BasicTransformerBlock, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
+        x = x + _self_attention(block.attn1, block.norm1(x), contexts)
+        x = x + _spatial_cross_attention(block.attn2, block.norm2(x), frames, contexts, mask)
+        return x + block.ff(block.norm3(x))
+
+    @staticmethod
+    def _temporal(
+        block: TemporalBasicTransformerBlock, x: Tensor, position: Tensor, contexts: Contexts
+    ) -> Tensor:
+        frames, pixels = len(position), x.shape[1]
+        x = rearrange(x, "(b f) n c -> b n f c", f=frames) + position
+        x = rearrange(x, "b n f c -> (b n) f c")
+        x = x + block.ff_in(block.norm_in(x))
+        x = x + _self_attention(block.attn1, block.norm1(x), contexts)
+        x = x + _temporal_cross_attention(block.attn2, block.norm2(x), pixels, contexts)
+        x = x + block.ff(block.norm3(x))
+        return rearrange(x, "(b n) f c -> (b f) n c", n=pixels)
+
+
+def _self_attention(attn: Attention, x: Tensor, contexts: Contexts) -> Tensor:
+    return _output(attn, contexts.attention(attn.to_q(x), attn.to_k(x), attn.to_v(x), attn.heads))
+
+
+def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
+    """x: (batch·frames, pixels, channels); adapters act inside the face mask only."""
+    query = attn.to_q(x)
+    total = None
+    for adapter, tokens, scale in contexts.adapters():
+        key, value = (_per_frame(y, frames) for y in attn.processor(adapter, tokens))
+        heard = contexts.attention(query, key, value, attn.heads)
+        heard = heard if scale == 1 else heard * scale
+        total = heard if total is None else total + heard
+    seen = attn.to_v(contexts.clip)
+    if total is None:
+        return _output(attn, _per_frame(seen, frames).expand_as(x))
+    total = rearrange(total, "(b f) n c -> b f n c", f=frames)
+    return _output(attn, torch.addcmul(seen, total, mask).flatten(0, 1))
+
+
+def _temporal_cross_attention(attn: Attention, x: Tensor, pixels: int, contexts: Contexts) -> Tensor:
+    """x: (batch·pixels, frames, channels); every pixel and frame attends to the window's mean context."""
+    query = rearrange(attn.to_q(x), "(b n) f c -> b (n f) c", n=pixels)
+    total = attn.to_v(contexts.clip.mean(dim=1))
+    for adapter, tokens, scale in contexts.adapters():
+        key, value = attn.processor(adapter, tokens.mean(dim=1))
+        heard = contexts.attention(query, key, value, attn.heads)
+        total = total + (heard if scale == 1 else heard * scale)
+    return _output(attn, total.expand_as(query).reshape_as(x))
+
+
+def _per_frame(y: Tensor, frames: int) -> Tensor:
+    """(batch, F, tokens, channels), F one or all frames → (batch·frames, tokens, channels)."""
+    return y.expand(-1, frames, -1, -1).flatten(0, 1)
+
+
+def _output(attn: Attention, x: Tensor) -> Tensor:
+    return attn.to_out[0](x)
+
+
+class DiceTalkUNet(UNetSpatioTemporalConditionModel):
+    """The published UNet (file `unet.pth`): SVD-XT's with audio and emotion adapters in every cross-attention.
+
+    The arguments are those of `UNetSpatioTemporalConditionModel`; the defaults are the released model's.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int | None = 96,
+        in_channels: int = 8,
+        out_channels: int = 4,
+        down_block_types: tuple[str, ...] = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",),
+        up_block_types: tuple[str, ...] = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3,
+        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        addition_time_embed_dim: int = 256,
+        projection_class_embeddings_input_dim: int = 768,
+        layers_per_block: int = 2,
+        cross_attention_dim: int = 1024,
+        transformer_layers_per_block: int = 1,
+        num_attention_heads: tuple[int, ...] = (5, 10, 20, 20),
+        num_frames: int = 25,
+    ):
+        super().__init__(
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=down_block_types,
+            up_block_types=up_block_types,
+            block_out_channels=block_out_channels,
+            addition_time_embed_dim=addition_time_embed_dim,
+            projection_class_embeddings_input_dim=projection_class_embeddings_input_dim,
+            layers_per_block=layers_per_block,
+            cross_attention_dim=cross_attention_dim,
+            transformer_layers_per_block=transformer_layers_per_block,
+            num_attention_heads=num_attention_heads,
+            num_frames=num_frames,
+        )
+        for module in self.modules():
+            if isinstance(module, TransformerSpatioTemporalModel):
+                module.__class__ = DiceTalkTransformer
+                for block in (*module.transformer_blocks, *module.temporal_transformer_blocks):
+                    attn = block.attn2
+                    attn.processor = AdapterProjections(attn.cross_attention_dim, attn.inner_dim)
+        self.attention = scaled_dot_product_attention
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        added_time_ids: Tensor,
+        audio_tokens: Tensor,
+        emotion_tokens: Tensor,
+        pose_features: Tensor,
+        face_mask: Tensor,
+        audio_scale: float = 1.0,
+        emotion_scale: float = 1.0,
+        attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None,
+        return_dict: bool = True,
+    ) -> UNetSpatioTemporalConditionOutput | tuple[Tensor]:
+        """Predict v for a window of frames. `F` is the number of frames, or 1 when all frames share the value.
+
+        Args:
+            sample: (batch, frames, 8, height, width) noisy latents and the portrait's latent, on channels.
+            timestep: 0.25·log sigma; a number, or (1,) or (batch,).
+            encoder_hidden_states: (batch, F, 1, dim) CLIP token.
+            added_time_ids: (batch, 3) frames per second, motion bucket, expression motion bucket.
+            audio_tokens: (batch, F, tokens, dim).
+            emotion_tokens: (batch, F, tokens, dim).
+            pose_features: (batch or 1, F, channels of the first level, height, width).
+            face_mask: (batch or 1, 1, pixel height, pixel width) in 0..1.
+            audio_scale, emotion_scale: strengths of the adapters, 1 as published.
+            attention: the function that attends; torch's own when None.
+
+        Returns:
+            (batch, frames, 4, height, width), in an output object or a tuple of one.
+        """
+        batch, frames, _, height, width = sample.shape
+        dtype = sample.dtype
+        indicator = sample.new_zeros(batch, frames)
+        contexts = Contexts(
+            clip=encoder_hidden_states,
+            audio=audio_tokens,
+            emotion=emotion_tokens,
+            masks=self._masks(face_mask.to(dtype), height, width),
+            audio_scale=audio_scale,
+            emotion_scale=emotion_scale,
+            attention=attention or self.attention,
+        )
+
+        timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
+        embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
+        added = self.add_time_proj(added_time_ids.flatten()).reshape(batch, -1)
+        embedding = embedding + self.add_embedding(added.to(dtype))
+        embedding = embedding.repeat_interleave(frames, dim=0, output_size=batch * frames)
+
+        x = self.conv_in(sample.flatten(0, 1))
+        x = (x.unflatten(0, (batch, frames)) + pose_features).flatten(0, 1)
+
+        skips = [x]
+        for block in self.down_blocks:
+            x, outputs = block(x, embedding, **self._context(block, contexts), image_only_indicator=indicator)
+            skips.extend(outputs)
+        x = self.mid_block(x, embedding, encoder_hidden_states=contexts, image_only_indicator=indicator)
+        for block in self.up_blocks:
+            outputs = tuple(skips.pop() for _ in block.resnets)[::-1]
+            size = skips[-1].shape[-2:] if skips else None
+            x = block(
+                x,
+                res_hidden_states_tuple=outputs,
+                temb=embedding,
+                **self._context(block, contexts),
+                image_only_indicator=indicator,
+                upsample_size=size,
+            )
+            del outputs
+        x = self.conv_out(self.conv_act(self.conv_norm_out(x))).unflatten(0, (batch, frames))
+        return UNetSpatioTemporalConditionOutput(sample=x) if return_dict else (x,)
+
+    @staticmethod
+    def _context(block, contexts):
+        return {"encoder_hidden_states": contexts} if getattr(block, "has_cross_attention", False) else {}
+
+    def _masks(self, face_mask: Tensor, height: int, width: int) -> dict[tuple[int, int], Tensor]:
+        masks = {}
+        for _ in self.down_blocks:
+            mask = F.interpolate(face_mask, size=(height, width), mode="bicubic")
+            masks[height, width] = rearrange(mask, "b 1 h w -> b 1 (h w) 1")
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return masks
+
+
+def unet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict:
+    """The arguments of `DiceTalkUNet` that fit these tensors, read off their names and shapes.
+
+    Attention heads leave no trace in the shapes; they are 64 wide, as in SVD, or a narrower level's whole width.
+
+    Raises:
+        KeyError: a tensor that every such UNet has is missing.
+    """
+
+    def shape(name):
+        return tuple(state_dict[name].shape)
+
+    def count(pattern):
+        found = 0
+        while any(key.startswith(pattern.format(found)) for key in state_dict):
+            found += 1
+        return found
+
+    def has_attention(block):
+        return any(key.startswith(f"{block}.attentions.") for key in state_dict)
+
+    levels = range(count("down_blocks.{}."))
+    channels = [shape(f"down_blocks.{i}.resnets.0.spatial_res_block.conv1.weight")[0] for i in levels]
+    down = [has_attention(f"down_blocks.{i}") for i in levels]
+    up = [has_attention(f"up_blocks.{i}") for i in levels]
+    time_ids_dim = shape("add_embedding.linear_1.weight")[1]
+    attention = "mid_block.attentions.0.transformer_blocks"
+    return {
+        "in_channels": shape("conv_in.weight")[1],
+        "out_channels": shape("conv_out.weight")[0],
+        "down_block_types": tuple("CrossAttn" * cross + "DownBlockSpatioTemporal" for cross in down),
+        "up_block_types": tuple("CrossAttn" * cross + "UpBlockSpatioTemporal" for cross in up),
+        "block_out_channels": tuple(channels),
+        "addition_time_embed_dim": time_ids_dim // 3,
+        "projection_class_embeddings_input_dim": time_ids_dim,
+        "layers_per_block": count("down_blocks.0.resnets.{}."),
+        "cross_attention_dim": shape(f"{attention}.0.attn2.to_k.weight")[1],
+        "transformer_layers_per_block": count(attention + ".{}."),
+        "num_attention_heads": tuple(max(1, width // HEAD_WIDTH) for width in channels),
+    }
