@@ -1,0 +1,22 @@
+"""Emotion as a value (presets, mixes, timelines, text form) and the model that turns it into tokens.
+
+The names below load their modules when they are first used; reading and checking the text form needs no PyTorch.
+"""
+
+import importlib
+
+_EXPORTS = {
+    "BankOptions": "options",
+    "EmotionModel": "model",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
