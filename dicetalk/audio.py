@@ -1,0 +1,262 @@
+"""Speech, as the UNet hears it: Whisper features in sliding windows, projected to 32 tokens per video frame.
+
+A video frame lasts 80 ms (12.5 frames a second, 1280 samples at 16 kHz). Whisper's encoder gives 50 positions a second; frame
+i sees positions 4i to 4i + 9 of a sequence that is padded with 4 zero positions before and 6 after.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .errors import InputError
+
+SAMPLE_RATE = 16000
+SAMPLES_PER_FRAME = 1280
+FPS = 12.5
+
+WINDOW = 10
+STATES = 5
+
+_CHUNK_SAMPLES = 30 * SAMPLE_RATE
+_CHUNK_POSITIONS = 1500
+_POSITIONS_PER_FRAME = 4
+_POSITIONS_BEFORE = 4
+_POSITIONS_AFTER = 6
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_ENCODER_PREFIXES = ("model.encoder.", "encoder.", "")
+
+
+def num_frames(samples):
+    """Number of video frames that `samples` samples of 16 kHz audio give."""
+    return (samples // 640) // 2
+
+
+def resample(waveform, rate):
+    """Mix to mono (mean of the channels) and resample to 16 kHz with soxr's HQ setting.
+
+    Args:
+        waveform: (channels, samples) or (samples,) float tensor or array.
+        rate: sampling rate of `waveform` in Hz.
+
+    Returns:
+        (samples,) float32 tensor on the CPU.
+
+    Raises:
+        InputError: empty, of another shape, or not a finite number somewhere; a rate that is not positive.
+    """
+    waveform = torch.as_tensor(waveform).detach().to("cpu", torch.float32)
+    if waveform.ndim not in (1, 2) or waveform.numel() == 0:
+        raise InputError(
+            f"The audio has shape {tuple(waveform.shape)}: (channels, samples) or (samples,) with at least one sample is needed."
+        )
+    if not rate > 0:
+        raise InputError(f"The audio's sampling rate is {rate} Hz: give the true, positive rate.")
+    _check_finite(waveform)
+    mono = waveform if waveform.ndim == 1 else waveform.mean(dim=0)
+    if rate == SAMPLE_RATE:
+        return mono.contiguous()
+    import soxr
+
+    return torch.from_numpy(soxr.resample(mono.numpy(), rate, SAMPLE_RATE, quality="HQ"))
+
+
+def _check_finite(waveform):
+    if not torch.isfinite(waveform).all():
+        raise InputError("The audio holds samples that are not finite numbers (NaN or infinity): export it again, or use another file.")
+
+
+@torch.no_grad()
+def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
+    """Run the Whisper encoder over speech and cut its hidden states into one window per video frame.
+
+    Chunks of 30 s are encoded one at a time, each padded to 30 s. All hidden states (the embedding and every layer, the last
+    one after the final layer norm) are kept.
+
+    Args:
+        encoder: transformers' `WhisperEncoder`, as `load_whisper_encoder` gives it.
+        waveform: (samples,) mono 16 kHz float tensor or array.
+        on_chunk: called as `on_chunk(done, total)` before each chunk, and with done = total at the end; may raise to cancel.
+        device, dtype: where and in which precision the encoder computes; by default as its first convolution's weight is.
+
+    Returns:
+        (frames, 10, layers + 1, width) float32 tensor on the CPU. It is a view of overlapping windows: do not write to it.
+
+    Raises:
+        InputError: not a (samples,) waveform, shorter than one frame (80 ms), or not finite.
+    """
+    from transformers import WhisperFeatureExtractor
+
+    waveform = torch.as_tensor(waveform).detach().to("cpu", torch.float32)
+    if waveform.ndim != 1:
+        raise InputError(f"The audio has shape {tuple(waveform.shape)}: mono audio of shape (samples,) is needed.")
+    if num_frames(len(waveform)) == 0:
+        raise InputError(
+            f"The audio lasts {len(waveform) / SAMPLE_RATE:.3f} s: at least one video frame, 0.080 s, is needed. Use a longer piece."
+        )
+    _check_finite(waveform)
+    device = encoder.conv1.weight.device if device is None else device
+    dtype = encoder.conv1.weight.dtype if dtype is None else dtype
+
+    mel = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
+    positions = 2 * (len(waveform) // 640)
+    total = -(-positions // _CHUNK_POSITIONS)
+    shape = (_POSITIONS_BEFORE + positions + _POSITIONS_AFTER, encoder.config.encoder_layers + 1, encoder.config.d_model)
+    sequence = torch.zeros(shape)
+    for index in range(total):
+        if on_chunk is not None:
+            on_chunk(index, total)
+        chunk = waveform[index * _CHUNK_SAMPLES : (index + 1) * _CHUNK_SAMPLES].numpy()
+        features = mel(chunk, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        output = encoder(features.to(device, dtype), output_hidden_states=True, return_dict=True)
+        states = torch.stack([*output.hidden_states[:-1], output.last_hidden_state], dim=2)[0]
+        first = index * _CHUNK_POSITIONS
+        count = min(_CHUNK_POSITIONS, positions - first)
+        sequence[_POSITIONS_BEFORE + first :][:count] = states[:count].to("cpu", torch.float32)
+    if on_chunk is not None:
+        on_chunk(total, total)
+    windows = sequence.unfold(0, WINDOW, _POSITIONS_PER_FRAME).permute(0, 3, 1, 2)
+    return windows[: num_frames(len(waveform))]
+
+
+def load_whisper_encoder(folder, dtype=torch.float32):
+    """Load the encoder of a Whisper model (DICE-Talk was trained with openai/whisper-tiny).
+
+    Args:
+        folder: a transformers model folder: config.json with model.safetensors or pytorch_model.bin (which is read without
+            running anything that a pickle asks for).
+        dtype: precision of the weights.
+
+    Returns:
+        transformers' `WhisperEncoder` on the CPU, in evaluation mode, without gradients.
+
+    Raises:
+        InputError: a file is missing, damaged, or not of a Whisper encoder with 4 layers.
+    """
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    folder = Path(folder)
+    config_path = folder / "config.json"
+    config = _read_config(config_path)
+    if config.get("model_type") != "whisper":
+        raise InputError(f"{config_path} is of a {config.get('model_type')!r} model, not of Whisper: {_WHISPER_REMEDY}")
+    try:
+        config = WhisperConfig.from_dict(config)
+        with torch.device("meta"):
+            encoder = WhisperEncoder(config)
+    except Exception as error:  # transformers raises many kinds, by version, for values it cannot use
+        raise InputError(f"{config_path} does not describe a usable Whisper model ({_one_line(error)}): {_WHISPER_REMEDY}") from error
+    if config.encoder_layers != STATES - 1:
+        raise InputError(
+            f"{config_path} describes a Whisper encoder with {config.encoder_layers} layers, but DICE-Talk listens through one "
+            f"with {STATES - 1}: {_WHISPER_REMEDY}"
+        )
+    if config.max_source_positions != _CHUNK_POSITIONS:
+        raise InputError(
+            f"{config_path} describes a Whisper encoder with {config.max_source_positions} positions instead of "
+            f"{_CHUNK_POSITIONS} (30 s): {_WHISPER_REMEDY}"
+        )
+
+    weights_path = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+    if weights_path is None:
+        raise InputError(f"{folder} holds neither {' nor '.join(_WEIGHT_FILES)}: {_WHISPER_REMEDY}")
+    weights = _read_encoder_weights(weights_path)
+    expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is unexpected" for name in weights if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(f"{weights_path} does not fit {config_path} ({'; '.join(problems[:3])}{more}): {_WHISPER_REMEDY}")
+    encoder.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()}, assign=True)
+    return encoder.eval().requires_grad_(False)
+
+
+_WHISPER_REMEDY = "put the files of openai/whisper-tiny there (`python -m dicetalk download` fetches them)."
+
+
+def _one_line(error):
+    return " ".join(str(error).split())[:200]
+
+
+def _read_config(path):
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {_WHISPER_REMEDY}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({_one_line(error)}): {_WHISPER_REMEDY}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} does not hold a configuration: {_WHISPER_REMEDY}")
+    return config
+
+
+def _read_encoder_weights(path):
+    """The encoder's tensors in a Whisper weight file, under the encoder's own names."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:
+                prefix = _encoder_prefix(file.keys())
+                return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        prefix = _encoder_prefix(weights)
+        return {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    except Exception as error:  # both readers raise many kinds for damaged files
+        raise InputError(f"{path} cannot be read as Whisper weights ({_one_line(error)}): {_WHISPER_REMEDY}") from error
+
+
+def _encoder_prefix(names):
+    names = set(names)
+    for prefix in _ENCODER_PREFIXES:
+        if f"{prefix}conv1.weight" in names:
+            return prefix
+    raise ValueError("it holds no Whisper encoder")
+
+
+
+class AudioProjection(nn.Module):
+    """Maps each frame's window of Whisper states to tokens for the UNet's audio attention (published file audio_linear.pth).
+
+    Args:
+        window: positions per frame.
+        layers: hidden states per position.
+        width: Whisper's width.
+        hidden: width of the two hidden layers.
+        tokens: tokens per frame.
+        dim: width of a token.
+    """
+
+    def __init__(self, window=WINDOW, layers=STATES, width=384, hidden=1024, tokens=32, dim=1024):
+        super().__init__()
+        self.window, self.layers, self.width, self.tokens, self.dim = window, layers, width, tokens, dim
+        self.proj1 = nn.Linear(window * layers * width, hidden)
+        self.proj2 = nn.Linear(hidden, hidden)
+        self.proj3 = nn.Linear(hidden, tokens * dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, windows):
+        """(frames, window, layers, width) → (frames, tokens, dim). Raises InputError for other sizes."""
+        expected = (self.window, self.layers, self.width)
+        if windows.ndim != 4 or tuple(windows.shape[1:]) != expected:
+            raise InputError(
+                f"The audio features have shape {tuple(windows.shape)}, but audio_linear takes (frames, {', '.join(map(str, expected))}): "
+                "use the Whisper model and the audio_linear file that belong together."
+            )
+        x = torch.relu(self.proj1(windows.flatten(1)))
+        x = torch.relu(self.proj2(x))
+        return self.norm(self.proj3(x).unflatten(1, (self.tokens, self.dim)))
+
+    def unconditional(self, device=None, dtype=None):
+        """Tokens of an all-zero window, (1, tokens, dim); computed where and as the weights are, unless told otherwise."""
+        device = self.proj1.weight.device if device is None else device
+        dtype = self.proj1.weight.dtype if dtype is None else dtype
+        return self(torch.zeros(1, self.window, self.layers, self.width, device=device, dtype=dtype))
