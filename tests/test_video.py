@@ -23,7 +23,7 @@ def moving_frames(count, size=64, step=2):
 
 def as_rgb(frame):
     """Decoded as BT.709, which older releases of PyAV do not take from the file's tags by themselves."""
-    return frame.reformat(format="rgb24", src_colorspace=1).to_ndarray()
+    return frame.reformat(format="rgb24", src_colorspace=1, src_color_range=1, dst_color_range=2).to_ndarray()
 
 
 def decode(path):
