@@ -1,13 +1,12 @@
 """Speech, as the UNet hears it: Whisper features in sliding windows, projected to 32 tokens per video frame.
 
-A video frame lasts 80 ms (12.5 frames a second, 1280 samples at 16 kHz). Whisper's encoder gives 50 positions a second; frame
-i sees positions 4i to 4i + 9 of a sequence that is padded with 4 zero positions before and 6 after.
+A video frame lasts 80 ms (12.5 frames a second, 1280 samples at 16 kHz). Whisper's encoder gives 50 positions a
+second; frame i sees positions 4i to 4i + 9 of a sequence that is padded with 4 zero positions before and 6 after.
 """
 
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -50,7 +49,8 @@ def resample(waveform, rate):
     waveform = torch.as_tensor(waveform).detach().to("cpu", torch.float32)
     if waveform.ndim not in (1, 2) or waveform.numel() == 0:
         raise InputError(
-            f"The audio has shape {tuple(waveform.shape)}: (channels, samples) or (samples,) with at least one sample is needed."
+            f"The audio has shape {tuple(waveform.shape)}: (channels, samples) or (samples,) is needed, and at least "
+            "one sample."
         )
     if not rate > 0:
         raise InputError(f"The audio's sampling rate is {rate} Hz: give the true, positive rate.")
@@ -65,24 +65,29 @@ def resample(waveform, rate):
 
 def _check_finite(waveform):
     if not torch.isfinite(waveform).all():
-        raise InputError("The audio holds samples that are not finite numbers (NaN or infinity): export it again, or use another file.")
+        raise InputError(
+            "The audio holds samples that are not finite numbers (NaN or infinity): use another recording."
+        )
 
 
 @torch.no_grad()
 def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
     """Run the Whisper encoder over speech and cut its hidden states into one window per video frame.
 
-    Chunks of 30 s are encoded one at a time, each padded to 30 s. All hidden states (the embedding and every layer, the last
-    one after the final layer norm) are kept.
+    Chunks of 30 s are encoded one at a time, each padded to 30 s. All hidden states (the embedding and every layer,
+    the last one after the final layer norm) are kept.
 
     Args:
         encoder: transformers' `WhisperEncoder`, as `load_whisper_encoder` gives it.
         waveform: (samples,) mono 16 kHz float tensor or array.
-        on_chunk: called as `on_chunk(done, total)` before each chunk, and with done = total at the end; may raise to cancel.
-        device, dtype: where and in which precision the encoder computes; by default as its first convolution's weight is.
+        on_chunk: called as `on_chunk(done, total)` before each chunk, and with done = total at the end; may raise to
+            cancel.
+        device, dtype: where and in which precision the encoder computes; by default as its first convolution's weight
+            is.
 
     Returns:
-        (frames, 10, layers + 1, width) float32 tensor on the CPU. It is a view of overlapping windows: do not write to it.
+        (frames, 10, layers + 1, width) float32 tensor on the CPU. It is a view of overlapping windows: do not write to
+        it.
 
     Raises:
         InputError: not a (samples,) waveform, shorter than one frame (80 ms), or not finite.
@@ -94,7 +99,7 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
         raise InputError(f"The audio has shape {tuple(waveform.shape)}: mono audio of shape (samples,) is needed.")
     if num_frames(len(waveform)) == 0:
         raise InputError(
-            f"The audio lasts {len(waveform) / SAMPLE_RATE:.3f} s: at least one video frame, 0.080 s, is needed. Use a longer piece."
+            f"The audio lasts {len(waveform) / SAMPLE_RATE:.3f} s, and one video frame 0.080 s: use a longer piece."
         )
     _check_finite(waveform)
     device = encoder.conv1.weight.device if device is None else device
@@ -103,8 +108,8 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
     mel = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
     positions = 2 * (len(waveform) // 640)
     total = -(-positions // _CHUNK_POSITIONS)
-    shape = (_POSITIONS_BEFORE + positions + _POSITIONS_AFTER, encoder.config.encoder_layers + 1, encoder.config.d_model)
-    sequence = torch.zeros(shape)
+    padded = _POSITIONS_BEFORE + positions + _POSITIONS_AFTER
+    sequence = torch.zeros(padded, encoder.config.encoder_layers + 1, encoder.config.d_model)
     for index in range(total):
         if on_chunk is not None:
             on_chunk(index, total)
@@ -125,8 +130,8 @@ def load_whisper_encoder(folder, dtype=torch.float32):
     """Load the encoder of a Whisper model (DICE-Talk was trained with openai/whisper-tiny).
 
     Args:
-        folder: a transformers model folder: config.json with model.safetensors or pytorch_model.bin (which is read without
-            running anything that a pickle asks for).
+        folder: a transformers model folder: config.json with model.safetensors or pytorch_model.bin (which is read
+            without running anything that a pickle asks for).
         dtype: precision of the weights.
 
     Returns:
@@ -148,11 +153,13 @@ def load_whisper_encoder(folder, dtype=torch.float32):
         with torch.device("meta"):
             encoder = WhisperEncoder(config)
     except Exception as error:  # transformers raises many kinds, by version, for values it cannot use
-        raise InputError(f"{config_path} does not describe a usable Whisper model ({_one_line(error)}): {_WHISPER_REMEDY}") from error
+        raise InputError(
+            f"{config_path} does not describe a usable Whisper model ({_one_line(error)}): {_WHISPER_REMEDY}"
+        ) from error
     if config.encoder_layers != STATES - 1:
         raise InputError(
-            f"{config_path} describes a Whisper encoder with {config.encoder_layers} layers, but DICE-Talk listens through one "
-            f"with {STATES - 1}: {_WHISPER_REMEDY}"
+            f"{config_path} describes a Whisper encoder with {config.encoder_layers} layers, but DICE-Talk listens "
+            f"through one with {STATES - 1}: {_WHISPER_REMEDY}"
         )
     if config.max_source_positions != _CHUNK_POSITIONS:
         raise InputError(
@@ -174,7 +181,9 @@ def load_whisper_encoder(folder, dtype=torch.float32):
     ]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InputError(f"{weights_path} does not fit {config_path} ({'; '.join(problems[:3])}{more}): {_WHISPER_REMEDY}")
+        raise InputError(
+            f"{weights_path} does not fit {config_path} ({'; '.join(problems[:3])}{more}): {_WHISPER_REMEDY}"
+        )
     encoder.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()}, assign=True)
     return encoder.eval().requires_grad_(False)
 
@@ -205,8 +214,9 @@ def _read_encoder_weights(path):
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:
-                prefix = _encoder_prefix(file.keys())
-                return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
+                names = file.keys()
+                prefix = _encoder_prefix(names)
+                return {name[len(prefix) :]: file.get_tensor(name) for name in names if name.startswith(prefix)}
         weights = torch.load(path, map_location="cpu", weights_only=True)
         prefix = _encoder_prefix(weights)
         return {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
@@ -222,9 +232,10 @@ def _encoder_prefix(names):
     raise ValueError("it holds no Whisper encoder")
 
 
-
 class AudioProjection(nn.Module):
-    """Maps each frame's window of Whisper states to tokens for the UNet's audio attention (published file audio_linear.pth).
+    """Maps each frame's window of Whisper states to tokens for the UNet's audio attention.
+
+    Its tensors are named and shaped as in the published file audio_linear.pth.
 
     Args:
         window: positions per frame.
@@ -248,15 +259,16 @@ class AudioProjection(nn.Module):
         expected = (self.window, self.layers, self.width)
         if windows.ndim != 4 or tuple(windows.shape[1:]) != expected:
             raise InputError(
-                f"The audio features have shape {tuple(windows.shape)}, but audio_linear takes (frames, {', '.join(map(str, expected))}): "
-                "use the Whisper model and the audio_linear file that belong together."
+                f"The audio features have shape {tuple(windows.shape)}, but audio_linear takes "
+                f"(frames, {', '.join(map(str, expected))}): use the Whisper model and the audio_linear file that "
+                "belong together."
             )
         x = torch.relu(self.proj1(windows.flatten(1)))
         x = torch.relu(self.proj2(x))
         return self.norm(self.proj3(x).unflatten(1, (self.tokens, self.dim)))
 
     def unconditional(self, device=None, dtype=None):
-        """Tokens of an all-zero window, (1, tokens, dim); computed where and as the weights are, unless told otherwise."""
+        """Tokens of an all-zero window, (1, tokens, dim); on `device` in `dtype`, by default those of the weights."""
         device = self.proj1.weight.device if device is None else device
         dtype = self.proj1.weight.dtype if dtype is None else dtype
         return self(torch.zeros(1, self.window, self.layers, self.width, device=device, dtype=dtype))
