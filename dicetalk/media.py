@@ -186,6 +186,8 @@ def _cut_and_resample(blocks, start, length, path):
         )
     pieces.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
     audio = np.concatenate(pieces)
+    if length is not None:
+        audio = audio[: max(1, round(length * SAMPLE_RATE))]
     if not np.isfinite(audio).all():
         raise InputError(f"The audio track of {path} holds samples that are not finite numbers: export it again.")
     return audio
