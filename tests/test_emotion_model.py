@@ -11,7 +11,15 @@ from dicetalk.emotion import BankOptions, EmotionModel
 from dicetalk.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL = {"emotion_dim": 16, "tokens": 4, "width": 32, "hidden": 24, "codes": 12, "code_dim": 20, "classifier_dims": (8, 6, 5, 3)}
+SMALL = {
+    "emotion_dim": 16,
+    "tokens": 4,
+    "width": 32,
+    "hidden": 24,
+    "codes": 12,
+    "code_dim": 20,
+    "classifier_dims": (8, 6, 5, 3),
+}
 
 
 def fill(model):
@@ -82,7 +90,7 @@ def test_top_k_meets_the_published_modes_at_its_ends(small, means):
 @pytest.mark.parametrize("bank", [BankOptions(), BankOptions("nearest"), BankOptions("top-k", 5, 0.3)])
 def test_a_batch_equals_its_elements(small, means, bank):
     together = small.tokens(means, bank)
-    for mean, tokens in zip(means, together):
+    for mean, tokens in zip(means, together, strict=True):
         assert torch.allclose(small.tokens(mean[None], bank)[0], tokens, atol=1e-5)
 
 

@@ -6,7 +6,25 @@ The names below load their modules when they are first used; reading and checkin
 import importlib
 
 _EXPORTS = {
+    "NAMES": "options",
     "BankOptions": "options",
+    "parse_text": "text",
+    "format_text": "text",
+    "Emotion": "value",
+    "TokenMix": "value",
+    "mix": "mixing",
+    "EmotionTimeline": "timeline",
+    "TimelineKey": "timeline",
+    "read_argument": "text",
+    "parse_emotion": "reading",
+    "resolve": "reading",
+    "to_text": "reading",
+    "EmotionLibrary": "files",
+    "load_emotion": "files",
+    "save_emotion": "files",
+    "distinct_tokens": "tokens",
+    "emotion_tokens": "tokens",
+    "frame_means": "tokens",
     "EmotionModel": "model",
 }
 __all__ = list(_EXPORTS)

@@ -177,9 +177,15 @@ class EmotionModel(nn.Module):
 
         `device` and `dtype` are those of the weights when None.
         """
-        weight = self.emo_linear.norm.weight
-        zeros = torch.zeros(1, self.emotion_dim, device=device or weight.device, dtype=dtype or weight.dtype)
-        return self(zeros, bank)
+        device, dtype = self.placement(device, dtype)
+        return self(torch.zeros(1, self.emotion_dim, device=device, dtype=dtype), bank)
+
+    def placement(self, device=None, dtype=None):
+        """Device and type of a computation: those given, or those of the weights where None."""
+        if device is None or dtype is None:
+            weight = next(self.parameters())
+            device, dtype = device or weight.device, dtype or weight.dtype
+        return device, dtype
 
     def nearest_code(self, mean):
         """The nearest code's index: (N, emotion_dim) to (N,) integers. Of equally near codes the first wins."""

@@ -1,15 +1,34 @@
-"""How an emotion reads the Emotion Bank."""
+"""The choices that an emotion offers; light enough for a command line that only checks its arguments."""
 
 import math
 import numbers
+import reprlib
 from dataclasses import dataclass
 
 from ..errors import InputError
 
+NAMES = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
+METHODS = ("barycentre", "moments", "tokens")
+EASINGS = ("linear", "smooth", "step")
+MAX_INTENSITY = 2.0
+MAX_STRENGTH = 2.0
 MODES = ("full", "nearest", "top-k")
 DEFAULT_TOP_K = 8
 MAX_TOP_K = 4096
 TEMPERATURES = (0.05, 20.0)
+SUFFIX = ".safetensors"
+
+
+def check_number(value, low, high, what):
+    """`value` as a float when it is a finite number from low to high, else InputError that says what it is of."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not low <= value <= high or value == math.inf:
+        bounds = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+        raise InputError(f"The {what} must be a number {bounds}, not {reprlib.repr(value)}.")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InputError(f"The {what} is too large.") from error
 
 
 @dataclass(frozen=True)
@@ -21,7 +40,7 @@ class BankOptions:
             published retrieval); "top-k", the `top_k` nearest codes. Nearest is by squared distance, as in retrieval,
             so that top-k of 1 is exactly "nearest" and top-k of all codes is exactly "full".
         top_k: number of codes in the mode "top-k", 1 or more; the other modes ignore it.
-        temperature: divides the attention's logits, 0.05 to 20; 1 is the published attention, less is sharper.
+        temperature: divides the attention's logits, from 0.05 to 20; 1 is the published attention, less is sharper.
 
     Raises:
         InputError: for a value out of its range.
@@ -33,18 +52,14 @@ class BankOptions:
 
     def __post_init__(self):
         if self.mode not in MODES:
-            raise InputError(f"The bank mode must be one of {', '.join(MODES)}, not {self.mode!r}.")
+            raise InputError(f"The bank mode must be one of {', '.join(MODES)}, not {reprlib.repr(self.mode)}.")
         if self.mode != "top-k":
             object.__setattr__(self, "top_k", DEFAULT_TOP_K)
-        whole = isinstance(self.top_k, numbers.Integral) and not isinstance(self.top_k, bool)
-        if not whole or not 1 <= self.top_k <= MAX_TOP_K:
-            raise InputError(f"The bank's top-k must be a whole number from 1 to {MAX_TOP_K}, not {self.top_k!r}.")
-        low, high = TEMPERATURES
-        number = isinstance(self.temperature, numbers.Real) and not isinstance(self.temperature, bool)
-        if not number or not math.isfinite(self.temperature) or not low <= self.temperature <= high:
-            raise InputError(f"The bank's temperature must be {low} to {high:g}, not {self.temperature!r}.")
-        object.__setattr__(self, "top_k", int(self.top_k))
-        object.__setattr__(self, "temperature", float(self.temperature))
+        top_k = check_number(self.top_k, 1, MAX_TOP_K, "top-k of the bank")
+        if top_k != int(top_k):
+            raise InputError(f"The top-k of the bank must be a whole number, not {top_k:g}.")
+        object.__setattr__(self, "top_k", int(top_k))
+        object.__setattr__(self, "temperature", check_number(self.temperature, *TEMPERATURES, "bank's temperature"))
 
     def code_count(self, codes):
         """How many of a bank's `codes` are attended to."""
