@@ -12,6 +12,7 @@ No file is unpickled freely, and the configuration of every part is read off its
 """
 
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,10 +135,9 @@ def find_checkpoints(roots) -> dict[str, Checkpoint]:
         shared = (root, root.parent)
         for folder in (root, *_subfolders(root), root.parent / _OLD_PORT_FOLDER):
             checkpoint = _checkpoint(folder, shared)
-            real = os.path.realpath(_weights_folder(folder) or folder)
-            if checkpoint is None or real in seen:
+            if checkpoint is None or os.path.realpath(checkpoint.root) in seen:
                 continue
-            seen.add(real)
+            seen.add(os.path.realpath(checkpoint.root))
             name = checkpoint.name if checkpoint.name not in found else f"{checkpoint.name} ({checkpoint.root})"
             found[name] = Checkpoint(**{**vars(checkpoint), "name": name})
     return found
@@ -190,10 +190,10 @@ def _absolute(path) -> Path:
 
 def _subfolders(root: Path) -> list[Path]:
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    except OSError:
+        names = sorted(os.listdir(root))
+    except (OSError, ValueError):
         return []
-    return [root / name for name in names if not name.startswith(".")]
+    return [root / name for name in names if not name.startswith(".") and os.path.isdir(root / name)]
 
 
 def _weights_folder(folder: Path) -> Path | None:
@@ -317,10 +317,12 @@ def _read_pth(path, part, size):
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the reader stumble over
-        if "Unsupported" in str(error):
+        if not isinstance(error, pickle.UnpicklingError):
+            problem = f"is truncated or damaged ({_one_line(error)})"
+        elif "GLOBAL" in str(error):
             problem = "holds more than weights: it asks for code to be run, which was refused"
         else:
-            problem = f"is truncated or damaged ({_one_line(error)})"
+            problem = "is truncated or damaged"
         raise _refused(path, part, problem) from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -504,6 +506,7 @@ def load_part(part: str, path, dtype: torch.dtype | None = None) -> nn.Module:
     """
     state_dict = read_state_dict(path, part)
     module = fitted_part(part, state_dict, path)
+    if dtype is not None:
+        state_dict = {name: tensor.to(dtype) for name, tensor in state_dict.items()}
     module.load_state_dict(state_dict, assign=True)
-    module.eval().requires_grad_(False)
-    return module if dtype is None else module.to(dtype)
+    return module.eval().requires_grad_(False)

@@ -64,7 +64,7 @@ def prior_files(folder) -> dict[str, Path]:
 
 
 def load_priors(folder) -> dict:
-    """Name → `dicetalk.emotion.Emotion` of every emotion file in a folder; its provenance is file name and SHA-256.
+    """Name → emotion (`dicetalk.emotion.Emotion`, or whatever was saved) of every emotion file in a folder.
 
     Raises:
         InputError: the folder cannot be read, holds no emotion, or a file in it is no emotion (as `read_gaussian`).
@@ -72,15 +72,34 @@ def load_priors(folder) -> dict:
     files = prior_files(folder)
     if not files:
         raise InputError(f"{folder} holds no emotion (.npy or .safetensors). {_REMEDY}")
-    return {name: _emotion(name, path) for name, path in files.items()}
+    return {name: load_prior(path) for name, path in files.items()}
 
 
-def _emotion(name, path):
-    from .emotion import Emotion
+def load_prior(path):
+    """The emotion of one file, named after the file; errors as `read_gaussian`.
 
+    A saved emotion (`dicetalk.emotion.save_emotion`) keeps its provenance; another file's is its name and SHA-256.
+    """
+    from .emotion import Emotion, load_emotion
+
+    path = Path(path)
+    if _is_saved_emotion(path):
+        return load_emotion(path).renamed(path.stem)
     mean, deviation = read_gaussian(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Emotion(mean, deviation, name, provenance=f"{path.name} sha256:{digest}")
+    return Emotion(mean, deviation, path.stem, provenance=f"{path.name} sha256:{digest}")
+
+
+def _is_saved_emotion(path):
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="np") as file:
+            return (file.metadata() or {}).get("format") == "dicetalk-emotion"
+    except (SafetensorError, OSError):
+        return False  # the reader that follows says what is wrong
 
 
 class _Unfit(Exception):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from dicetalk.emotion import BankOptions, Emotion, save_emotion
 from dicetalk.errors import InputError
 from dicetalk.priors import load_priors, read_gaussian, read_prior
 
@@ -229,6 +230,13 @@ def test_load_priors(tmp_path):
     assert torch.equal(priors["calm"].mean, torch.from_numpy(-MU[0])), "safetensors comes before .npy"
     assert priors["joy"].name == "joy" and not priors["joy"].deviation.any()
     assert priors["joy"].provenance.startswith("joy.npy sha256:")
+
+
+def test_load_priors_takes_saved_emotions_as_they_are(tmp_path):
+    smile = Emotion(MU[0], np.abs(MU[0]), "grin", "drawn by hand", BankOptions("nearest"))
+    save_emotion(smile, tmp_path / "smile.safetensors")
+    loaded = load_priors(tmp_path)["smile"]
+    assert loaded == smile and loaded.name == "smile" and loaded.provenance == "drawn by hand"
 
 
 def test_load_priors_names_what_it_cannot_use(tmp_path):
