@@ -1,0 +1,186 @@
+"""Two commands for a fresh machine with git and Python 3.10 or newer; both set up what they need in .venv.
+
+    python dev.py demo                a talking video from the example portrait and the example speech
+    python dev.py test [ARGUMENT...]  all tests; arguments go to pytest
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+CACHE = ROOT / ".cache"
+SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
+
+TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
+TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "websocket-client>=1.8"]
+COMFYUI_VERSION = "0.33.0"
+COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["demo", "test"])
+    command, arguments = parser.parse_args(sys.argv[1:2]).command, sys.argv[2:]
+    if sys.version_info < (3, 10):
+        sys.exit(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}.")
+    os.chdir(ROOT)
+    try:
+        return demo(arguments) if command == "demo" else test(arguments)
+    except subprocess.CalledProcessError as error:
+        print(f"dev.py: this command failed with exit code {error.returncode}: {printable(error.cmd)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def demo(arguments):
+    """Run the main job on the example files; further arguments go to `generate`."""
+    set_up("demo", [TORCH, ["-e", "."]])
+    checkpoint = find_checkpoint()
+    if checkpoint is None:
+        checkpoint = CACHE / "tiny"
+        print(
+            "\nNo DICE-Talk weights were found, so a tiny untrained network takes their place: the whole way from the "
+            "portrait\nto the video is run, but the picture will be noise. `python -m dicetalk download` gets the "
+            "weights.\n"
+        )
+        run(PYTHON, "-m", "dicetalk", "tiny", checkpoint)
+    video = ROOT / "talking.mp4"
+    run(
+        *(PYTHON, "-m", "dicetalk", "generate", "--checkpoint", checkpoint),
+        *("--portrait", "examples/portrait.jpg", "--audio", "examples/speech.flac", "--emotion", "happy"),
+        *("--output", video, *arguments),
+    )
+    print(f"\nThe video: {video}")
+    return 0
+
+
+def test(arguments):
+    """Run the tests, those of the nodes on a real ComfyUI server where one is found or can be installed."""
+    comfyui = find_comfyui()
+    set_up("test", [TORCH, ["-e", "."], TEST_TOOLS, *([["-r", comfyui / "requirements.txt"]] if comfyui else [])])
+    if comfyui is None:
+        comfyui = install_comfyui()
+        if comfyui:
+            set_up("test", [TORCH, ["-e", "."], TEST_TOOLS, ["-r", comfyui / "requirements.txt"]])
+    environment = {**os.environ, "COMFYUI_PATH": str(comfyui or "")}
+    CACHE.mkdir(exist_ok=True)
+    report = CACHE / "tests.xml"
+    report.unlink(missing_ok=True)
+    code = subprocess.run([PYTHON, "-m", "pytest", f"--junitxml={report}", *arguments], env=environment).returncode
+    warn_of_skipped_node_tests(report)
+    return code
+
+
+def find_checkpoint():
+    """The folder of a real checkpoint that is installed, or None."""
+    script = "from dicetalk.checkpoints import resolve_checkpoint; print(resolve_checkpoint().root)"
+    found = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True)
+    return Path(found.stdout.strip().splitlines()[-1]) if found.returncode == 0 else None
+
+
+def find_comfyui():
+    """The folder of a ComfyUI: $COMFYUI_PATH alone if it is set, else the usual places; None if there is none."""
+    if os.environ.get("COMFYUI_PATH"):
+        places = [Path(os.environ["COMFYUI_PATH"]).resolve()]
+    else:
+        places = COMFYUI_PLACES
+    return next((place for place in places if (place / "main.py").is_file()), None)
+
+
+def install_comfyui():
+    """Install ComfyUI into the cache folder with comfy-cli; None, with a message, if that fails."""
+    if os.environ.get("COMFYUI_PATH"):
+        print(f"dev.py: there is no ComfyUI in $COMFYUI_PATH ({os.environ['COMFYUI_PATH']}).", file=sys.stderr)
+        return None
+    print(f"Installing ComfyUI {COMFYUI_VERSION} with comfy-cli, as none was found …", flush=True)
+    comfyui = CACHE / "ComfyUI"
+    comfy = [SCRIPTS / "comfy", "--skip-prompt", "--workspace", comfyui]
+    skip = ["--skip-manager", "--skip-torch-or-directml", "--skip-requirement"]
+    try:
+        pip(["comfy-cli"])
+        subprocess.run(
+            [*comfy, "install", "--version", COMFYUI_VERSION, "--cpu", *skip],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        reason = (getattr(error, "stdout", None) or str(error)).strip().splitlines()[-5:]
+        print("dev.py: ComfyUI could not be installed:", *reason, sep="\n    ", file=sys.stderr)
+        return None
+    return comfyui if (comfyui / "main.py").is_file() else None
+
+
+def warn_of_skipped_node_tests(report):
+    """Print, as the last lines, how many tests of the nodes were skipped, and why."""
+    if not report.is_file():
+        return
+    reasons = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        skipped = case.find("skipped")
+        if skipped is not None and case.get("classname", "").startswith("tests.nodes"):
+            reason = skipped.get("message", "no reason given")
+            reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in reasons.items():
+        print(f"!!! {count} TESTS OF THE COMFYUI NODES WERE SKIPPED: {reason}")
+
+
+def set_up(name, groups):
+    """Install groups of pip arguments into .venv, one after the other, unless exactly that was done before."""
+    make_venv()
+    stamp, wanted = VENV / f"{name}.stamp", fingerprint(groups)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    print("Installing what is needed into .venv; the first time this takes some minutes …", flush=True)
+    for group in groups:
+        pip(group)
+    stamp.write_text(wanted)
+
+
+def fingerprint(groups):
+    """Changes when the arguments, or a file that they name, change."""
+    digest = hashlib.sha256(sys.version.encode())
+    for argument in (argument for group in groups for argument in group):
+        digest.update(str(argument).encode() + b"\0")
+        if argument == ".":
+            digest.update((ROOT / "pyproject.toml").read_bytes())
+        elif Path(argument).is_file():
+            digest.update(Path(argument).read_bytes())
+    return digest.hexdigest()
+
+
+def make_venv():
+    if PYTHON.exists() and subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        return
+    if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+        sys.exit("Python's venv module is not complete here; on Debian or Ubuntu: apt-get install python3-venv")
+    run(sys.executable, "-m", "venv", "--clear", VENV)
+
+
+def pip(arguments):
+    run(PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", *arguments)
+
+
+def run(*command):
+    subprocess.run(command, check=True)
+
+
+def printable(command):
+    return " ".join(map(str, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
