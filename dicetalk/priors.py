@@ -93,11 +93,13 @@ def load_prior(path):
 def _is_saved_emotion(path):
     from safetensors import SafetensorError, safe_open
 
+    from .emotion.files import FORMAT
+
     if path.suffix != ".safetensors":
         return False
     try:
         with safe_open(path, framework="np") as file:
-            return (file.metadata() or {}).get("format") == "dicetalk-emotion"
+            return (file.metadata() or {}).get("format") == FORMAT
     except (SafetensorError, OSError):
         return False  # the reader that follows says what is wrong
 

@@ -16,7 +16,7 @@ def run(args):
 
     from ..tiny import STEPS, write_tiny_checkpoint
 
-    with tqdm(total=len(STEPS), desc="tiny checkpoint", unit="part") as progress:
+    with tqdm(total=len(STEPS), desc="tiny checkpoint", unit="part", disable=None) as progress:
         write_tiny_checkpoint(args.folder, args.seed, on_step=lambda name: progress.update())
     folder = Path(args.folder).expanduser().absolute()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,40 @@
+"""Convert a checkpoint's .pth and .npy files to safetensors, which load faster and can hold nothing but numbers.
+Each new file records the name and SHA-256 of the file that it comes from; files that are converted already are left as
+they are, so that an interrupted run can be repeated."""
+
+HELP = "convert a published checkpoint to safetensors"
+
+
+def add_arguments(parser):
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint folder, or the name of one in ComfyUI's models/dicetalk")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="write a new, complete checkpoint folder (by default the new files lie beside those that they come from)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        help="precision of the weights (default: as they are; the published ones are float32, and half of it is enough to use them)",
+    )
+
+
+def run(args):
+    from tqdm import tqdm
+
+    from ..checkpoints import resolve_checkpoint
+    from ..convert import convert_checkpoint, describe, total_bytes
+
+    checkpoint = resolve_checkpoint(args.source)
+    files = []
+    with tqdm(total=total_bytes(checkpoint), desc="converting", unit="B", unit_scale=True, disable=None) as progress:
+
+        def on_file(path, written):
+            files.append(written)
+            progress.write(describe(path, written))
+
+        convert_checkpoint(checkpoint, args.output, args.dtype, on_bytes=progress.update, on_file=on_file)
+    print(f"{sum(files)} files written, {len(files) - sum(files)} up to date.")
+    if args.output:
+        print(f"Use the new checkpoint with --checkpoint {args.output}")
+    return 0
