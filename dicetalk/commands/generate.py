@@ -1,0 +1,203 @@
+"""Make a talking video from a portrait, speech and an emotion."""
+
+import math
+from pathlib import Path
+
+from ..errors import InputError
+
+HELP = "make a talking video from a portrait, speech and an emotion"
+
+DEFAULTS = {"seed": 0, "steps": 25, "reference_scale": 3.0, "emotion_scale": 6.0, "size": 512, "margin": 0.5}
+LARGEST_SIZE = 2048
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("--portrait", required=True, metavar="FILE", help="image of one person, face to the camera")
+    add("--audio", required=True, metavar="FILE", help="speech; also a video, whose sound is taken")
+    add(
+        "--emotion",
+        default="neutral",
+        metavar="TEXT",
+        help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised; happy:1.3 for more of it, happy:0.5 for "
+        'less; a mix as "(sad 0.7 + fear 0.3)"; a course as "0s neutral; 1.5s happy smooth"; or a saved one '
+        "(.safetensors) (default: %(default)s)",
+    )
+    add("--output", required=True, metavar="FILE", help="the video to write, .mp4; an existing one is replaced")
+    add("--checkpoint", metavar="DIR", help="folder of the weights, or its name (default: the first one found)")
+    add("--start", type=float, default=0.0, metavar="S", help="start of the speech in the file, in seconds (default: 0)")
+    add("--length", type=float, metavar="S", help="length of the speech, in seconds (default: to the end)")
+    add("--fps", choices=("12.5", "25"), default="25", help="25 doubles the model's 12.5 (default: %(default)s)")
+    add("--size", type=int, default=DEFAULTS["size"], help="short side of the video in pixels (default: %(default)s)")
+    add("--crop", action="store_true", help="cut the portrait to a square around the face")
+    add(
+        "--margin",
+        type=float,
+        default=DEFAULTS["margin"],
+        help="with --crop: what is kept around the face, as a share of its size (default: %(default)s)",
+    )
+    add("--face", metavar="X1,Y1,X2,Y2", help="where the face is, hairline to chin, in pixels (default: it is looked for)")
+    add("--seed", type=int, default=DEFAULTS["seed"], help="another seed, another video (default: %(default)s)")
+    add("--steps", type=int, default=DEFAULTS["steps"], help="sampling steps (default: %(default)s)")
+    add(
+        "--reference-scale",
+        type=float,
+        default=DEFAULTS["reference_scale"],
+        help="how closely the video keeps to the portrait (default: %(default)s)",
+    )
+    add(
+        "--emotion-scale",
+        type=float,
+        default=DEFAULTS["emotion_scale"],
+        help="how strongly speech and emotion move it (default: %(default)s)",
+    )
+    add("--decode-chunk-size", type=int, default=10, metavar="N", help="frames decoded at a time (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on cuda, else float32")
+
+
+def run(args):
+    """Check everything that can be checked without the weights, then load them, sample, decode and write."""
+    check_numbers(args)
+    face_box = parse_face(args.face)
+    output = check_output(args)
+
+    from ..emotion import read_argument, resolve
+
+    read_argument(args.emotion)  # a slip in the text is told at once; the names in it, when the checkpoint is known
+
+    from ..audio import num_frames
+    from ..media import load_audio, load_image
+
+    image = load_image(args.portrait)
+    audio = load_audio(args.audio, args.start, args.length)
+    if num_frames(len(audio)) == 0:
+        raise InputError(f"The speech in {args.audio} lasts {len(audio) / 16:.0f} ms: one video frame takes 80 ms.")
+
+    from ..checkpoints import resolve_checkpoint
+    from ..device import choose_device, choose_dtype
+    from ..priors import load_priors
+
+    device = choose_device(args.device)
+    dtype = choose_dtype(args.dtype, device)
+    checkpoint = resolve_checkpoint(args.checkpoint)
+    priors = load_priors(checkpoint.folder("emotions"))
+    emotion = resolve(read_argument(args.emotion, priors), priors, args.emotion)
+
+    from ..portrait import prepare_portrait
+
+    portrait = prepare_portrait(image, face_box, short_side=args.size, crop=args.crop, expand_ratio=args.margin)
+    if checkpoint.untrained:
+        print(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.", flush=True)
+    frames = make_frames(args, checkpoint, portrait, audio, emotion, device, dtype)
+    count = write(output, frames, args, audio, settings(args, checkpoint, portrait, device, dtype))
+    width, height = portrait.image.size
+    print(f"{output}: {count} frames, {count / float(args.fps):.2f} s at {args.fps} fps, {width}×{height} pixels")
+    return 0
+
+
+def make_frames(args, checkpoint, portrait, audio, emotion, device, dtype):
+    """The video's frames at 12.5 fps, (N, H, W, 3) floats in 0..1."""
+    import torch
+
+    from ..pipeline import DiceTalkPipeline
+
+    pipeline = DiceTalkPipeline.from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
+    return pipeline(
+        portrait=portrait,
+        audio=audio,
+        emotion=emotion,
+        num_inference_steps=args.steps,
+        reference_scale=args.reference_scale,
+        emotion_scale=args.emotion_scale,
+        generator=torch.Generator("cpu").manual_seed(args.seed),
+        decode_chunk_size=args.decode_chunk_size,
+        output_type="np",
+    ).frames
+
+
+def write(output, frames, args, audio, metadata):
+    """Write the video with a progress bar; returns how many frames it has."""
+    from fractions import Fraction
+
+    from tqdm import tqdm
+
+    from ..audio import SAMPLE_RATE
+    from ..video import double_frame_rate, write_video
+
+    total = len(frames)
+    if args.fps == "25":
+        frames, total = double_frame_rate(frames), 2 * total - 1
+    frames = tqdm(frames, desc="Writing", total=total, unit="frame", disable=None)
+    comment = f"Made with DICE-Talk: {args.emotion}, seed {args.seed}"
+    return write_video(
+        output, frames, Fraction(args.fps), audio, SAMPLE_RATE, {"comment": comment, "dicetalk": metadata}
+    )
+
+
+def settings(args, checkpoint, portrait, device, dtype):
+    """Everything that the video was made from and with; files by name, not by folder."""
+    from .. import __version__
+
+    values = {name: value for name, value in vars(args).items() if name != "command"}
+    values |= {name: Path(values[name]).name for name in ("portrait", "audio", "output")}
+    return values | {
+        "version": __version__,
+        "checkpoint": checkpoint.name,
+        "untrained": checkpoint.untrained,
+        "face": list(portrait.face_box),
+        "crop_box": list(portrait.crop_box),
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def check_numbers(args):
+    """Refuse numbers that cannot be meant, before anything is loaded."""
+
+    def require(ok, flag, value, wanted):
+        if not ok:
+            raise InputError(f"{flag} is {value}: give {wanted}.")
+
+    require(0 <= args.seed < 2**63, "--seed", args.seed, "a whole number from 0 to 2^63 - 1")
+    require(1 <= args.steps <= 1000, "--steps", args.steps, "a whole number from 1 to 1000; 25 is usual")
+    require(
+        64 <= args.size <= LARGEST_SIZE, "--size", args.size, f"a number of pixels from 64 to {LARGEST_SIZE}; 512 is usual"
+    )
+    require(args.decode_chunk_size >= 1, "--decode-chunk-size", args.decode_chunk_size, "1 or more frames")
+    for flag, value, low in (
+        ("--reference-scale", args.reference_scale, 0),
+        ("--emotion-scale", args.emotion_scale, 0),
+        ("--margin", args.margin, 0),
+        ("--start", args.start, 0),
+    ):
+        require(math.isfinite(value) and value >= low, flag, value, "0 or a positive number")
+    if args.length is not None:
+        require(math.isfinite(args.length) and args.length > 0, "--length", args.length, "a positive number of seconds")
+
+
+def parse_face(text):
+    """"x1,y1,x2,y2" as four floats, None for None."""
+    if text is None:
+        return None
+    try:
+        box = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise InputError(f"--face is {text}: give four numbers in pixels, x1,y1,x2,y2, for instance 180,60,320,250.")
+    return box
+
+
+def check_output(args):
+    """The output path, known to be writable, an MP4, and none of the files that are read."""
+    from ..video import check_writable
+
+    output = Path(args.output)
+    if output.suffix.lower() != ".mp4":
+        raise InputError(f"--output is {output}: the video is an MP4 file, so give it a name that ends in .mp4.")
+    check_writable(output)
+    for flag, given in (("--portrait", args.portrait), ("--audio", args.audio)):
+        if output.exists() and Path(given).exists() and output.samefile(given):
+            raise InputError(f"--output is the file that {flag} reads, {given}: write to another one.")
+    return output
