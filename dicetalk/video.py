@@ -3,8 +3,6 @@
 import contextlib
 import errno
 import json
-import os
-import secrets
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +11,7 @@ import av
 import numpy as np
 
 from .errors import InputError
+from .files import written_beside
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 CRF = 17  # H.264 quality, 0 (lossless) to 51
@@ -47,12 +46,12 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None)
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
-        raise InputError(f"There are no frames to write to {path}: the speech is shorter than one video frame (80 ms).")
+        raise InputError(f"There are no frames to write to {path}: is the speech shorter than one frame (80 ms)?")
     first = _as_uint8(first)
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise InputError(f"H.264 video needs an even width and height, and the frames are {width}×{height} pixels.")
-    with replaced_when_complete(path) as temporary, _Mp4(temporary, path, width, height, fps, metadata) as video:
+    with written_beside(path) as temporary, _Mp4(temporary, path, width, height, fps, metadata) as video:
         sound = None if audio is None else _Sound(video.container, audio, sample_rate)
         count = 0
         for frame in _chain(first, frames):
@@ -137,20 +136,6 @@ def check_writable(path):
             pass
     except OSError as error:
         raise InputError(f"The output folder {folder} cannot be written to: {_reason(error)}.") from error
-
-
-@contextlib.contextmanager
-def replaced_when_complete(path):
-    """Give a temporary path in the folder of `path`; rename it to `path` after success, remove it after an exception."""
-    path = Path(path)
-    temporary = path.with_name(f".dicetalk-{secrets.token_hex(4)}.part")
-    try:
-        yield temporary
-        with _write_errors(path):
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class _Mp4:

@@ -129,7 +129,8 @@ def test_stereo_and_odd_sample_rates(tmp_path):
 
 def test_metadata_is_read_back(tmp_path):
     settings = {"emotion": "happy:1.3", "seed": 7, "übung": [1.5, None]}
-    write_video(tmp_path / "out.mp4", moving_frames(2), 12.5, metadata={"comment": "made by a test", "dicetalk": settings})
+    metadata = {"comment": "made by a test", "dicetalk": settings}
+    write_video(tmp_path / "out.mp4", moving_frames(2), 12.5, metadata=metadata)
     metadata = read_metadata(tmp_path / "out.mp4")
     assert metadata["comment"] == "made by a test"
     assert json.loads(metadata["dicetalk"]) == settings

@@ -19,13 +19,13 @@ def add_arguments(parser):
         "--emotion",
         default="neutral",
         metavar="TEXT",
-        help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised; happy:1.3 for more of it, happy:0.5 for "
-        'less; a mix as "(sad 0.7 + fear 0.3)"; a course as "0s neutral; 1.5s happy smooth"; or a saved one '
+        help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised; happy:1.3 for more of it, happy:0.5 "
+        'for less; a mix as "(sad 0.7 + fear 0.3)"; a course as "0s neutral; 1.5s happy smooth"; or a saved one '
         "(.safetensors) (default: %(default)s)",
     )
     add("--output", required=True, metavar="FILE", help="the video to write, .mp4; an existing one is replaced")
     add("--checkpoint", metavar="DIR", help="folder of the weights, or its name (default: the first one found)")
-    add("--start", type=float, default=0.0, metavar="S", help="start of the speech in the file, in seconds (default: 0)")
+    add("--start", type=float, default=0.0, metavar="S", help="where the speech starts, in seconds (default: 0)")
     add("--length", type=float, metavar="S", help="length of the speech, in seconds (default: to the end)")
     add("--fps", choices=("12.5", "25"), default="25", help="25 doubles the model's 12.5 (default: %(default)s)")
     add("--size", type=int, default=DEFAULTS["size"], help="short side of the video in pixels (default: %(default)s)")
@@ -36,7 +36,7 @@ def add_arguments(parser):
         default=DEFAULTS["margin"],
         help="with --crop: what is kept around the face, as a share of its size (default: %(default)s)",
     )
-    add("--face", metavar="X1,Y1,X2,Y2", help="where the face is, hairline to chin, in pixels (default: it is looked for)")
+    add("--face", metavar="X1,Y1,X2,Y2", help="the face, hairline to chin, in pixels (default: it is looked for)")
     add("--seed", type=int, default=DEFAULTS["seed"], help="another seed, another video (default: %(default)s)")
     add("--steps", type=int, default=DEFAULTS["steps"], help="sampling steps (default: %(default)s)")
     add(
@@ -51,7 +51,7 @@ def add_arguments(parser):
         default=DEFAULTS["emotion_scale"],
         help="how strongly speech and emotion move it (default: %(default)s)",
     )
-    add("--decode-chunk-size", type=int, default=10, metavar="N", help="frames decoded at a time (default: %(default)s)")
+    add("--decode-chunk-size", type=int, default=10, metavar="N", help="frames decoded at once (default: %(default)s)")
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     add("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on cuda, else float32")
 
@@ -161,9 +161,7 @@ def check_numbers(args):
 
     require(0 <= args.seed < 2**63, "--seed", args.seed, "a whole number from 0 to 2^63 - 1")
     require(1 <= args.steps <= 1000, "--steps", args.steps, "a whole number from 1 to 1000; 25 is usual")
-    require(
-        64 <= args.size <= LARGEST_SIZE, "--size", args.size, f"a number of pixels from 64 to {LARGEST_SIZE}; 512 is usual"
-    )
+    require(64 <= args.size <= LARGEST_SIZE, "--size", args.size, f"64 to {LARGEST_SIZE} pixels; 512 is usual")
     require(args.decode_chunk_size >= 1, "--decode-chunk-size", args.decode_chunk_size, "1 or more frames")
     for flag, value, low in (
         ("--reference-scale", args.reference_scale, 0),

@@ -158,7 +158,8 @@ class ComfyServer:
 
     def saved_file(self, outputs):
         """The path of the one file that the graph of these outputs saved."""
-        (shown,) = [item for output in outputs.values() for items in output.values() for item in items if isinstance(item, dict)]
+        shown = [item for output in outputs.values() for items in output.values() for item in items]
+        (shown,) = [item for item in shown if isinstance(item, dict)]
         return self.base / shown["type"] / shown["subfolder"] / shown["filename"]
 
 
