@@ -81,10 +81,11 @@ def test(arguments):
 
 
 def find_checkpoint():
-    """The folder of a real checkpoint that is installed, or None."""
-    script = "from dicetalk.checkpoints import resolve_checkpoint; print(resolve_checkpoint().root)"
+    """The folder of a trained checkpoint that is installed, or None."""
+    script = "from dicetalk.checkpoints import resolve_checkpoint as r; print('' if r().untrained else r().root)"
     found = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True)
-    return Path(found.stdout.strip().splitlines()[-1]) if found.returncode == 0 else None
+    folder = found.stdout.strip() if found.returncode == 0 else ""
+    return Path(folder) if folder else None
 
 
 def find_comfyui():
