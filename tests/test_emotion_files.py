@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from emotions import make_priors, make_spread
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -203,6 +203,30 @@ anything = st.recursive(
 def test_whatever_the_metadata_holds(record):
     with pytest.raises(InputError):
         emotion_from_content({"emotion": json.dumps(record)}, {"mean": ZEROS, "deviation": ZEROS})
+
+
+@pytest.fixture(scope="module")
+def saved_bytes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "line.safetensors"
+    save_emotion(LINE, path)
+    return path.read_bytes()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=4),
+    st.none() | st.integers(0, 14000),
+)
+def test_damaged_files_are_read_or_refused(saved_bytes, tmp_path, changes, length):
+    content = bytearray(saved_bytes)
+    for position, byte in changes:
+        content[position] = byte
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content[:length])
+    try:
+        load_emotion(path)
+    except InputError as error:
+        assert str(path) in str(error)
 
 
 @pytest.mark.parametrize("name", ["smile", "my smile 2", "Größe", "sad 0.7 + fear 0.3", "(a)", "a", "x" * 200])

@@ -56,6 +56,14 @@ def test_equality_is_by_what_a_value_does():
     assert HAPPY != EmotionTimeline((TimelineKey(0, HAPPY),))
 
 
+def test_bank_options_are_changed_one_by_one_or_all():
+    emotion = HAPPY.with_bank(BankOptions("top-k", 4))
+    assert emotion.with_bank(temperature=0.5).bank == BankOptions("top-k", 4, 0.5)
+    assert emotion.with_bank(BankOptions(temperature=0.5)).bank == BankOptions("full", temperature=0.5)
+    with pytest.raises(InputError, match="mode"):
+        emotion.with_bank(mode="some")
+
+
 def test_digest_stays_between_runs():
     assert Emotion(torch.zeros(256)).digest() == "016a20ac37b9deb1f1fb78cabf737071405fe4062e1737bfba90903619960fb7"
 

@@ -69,7 +69,8 @@ def load_emotion(path):
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}).") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable safetensors file ({reason}).") from error
 
 
 def _read(path):

@@ -191,8 +191,10 @@ class EmotionModel(nn.Module):
         """The nearest code's index: (N, emotion_dim) to (N,) integers. Of equally near codes the first wins."""
         return self.codebook.ranking(mean)[:, 0]
 
-    def usage(self, mean, bank: BankOptions = FULL_BANK):
+    def usage(self, mean, bank: BankOptions = FULL_BANK, on_chunk=None):
         """How much each code is attended to: the attention on its tokens, summed, averaged over the queries.
+
+        Arguments as for a call of the model.
 
         Returns:
             (N, heads, codes) in float32; each head's codes sum to 1. Average over the heads for one number per code.
@@ -207,6 +209,8 @@ class EmotionModel(nn.Module):
                 logits = logits.masked_fill(~allowed[start : start + CHUNK, None, None], -math.inf)
             attention = logits.softmax(-1).unflatten(-1, (len(codes), -1))
             usage[start : start + CHUNK, :, codes] = attention.sum(-1).mean(2)
+            if on_chunk is not None:
+                on_chunk(min(start + CHUNK, len(mean)), len(mean))
         return usage
 
     def classify(self, features):

@@ -12,6 +12,7 @@ METHODS = ("barycentre", "moments", "tokens")
 EASINGS = ("linear", "smooth", "step")
 MAX_INTENSITY = 2.0
 MAX_STRENGTH = 2.0
+SPACES = ("usage", "tokens", "embedding")
 MODES = ("full", "nearest", "top-k")
 DEFAULT_TOP_K = 8
 MAX_TOP_K = 4096

@@ -104,9 +104,9 @@ class EmotionTimeline(_Compared):
         """The timeline with every emotion varied by the same seed; see `Emotion.varied`."""
         return self._each(lambda emotion: emotion.varied(seed, strength))
 
-    def with_bank(self, bank):
-        """The timeline with other bank options for every emotion."""
-        return self._each(lambda emotion: emotion.with_bank(bank))
+    def with_bank(self, bank=None, **changes):
+        """The timeline with other bank options for every emotion; see `Emotion.with_bank`."""
+        return self._each(lambda emotion: emotion.with_bank(bank, **changes))
 
     def renamed(self, name, provenance=None):
         """The timeline under another name, and another provenance unless that is None."""

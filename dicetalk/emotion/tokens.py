@@ -66,37 +66,44 @@ def emotion_tokens(model, emotion, num_frames, fps=FPS, device=None, dtype=None,
 
 
 def value_tokens(model, values, device=None, dtype=None, on_chunk=None):
-    """The tokens of a list of N Emotions or TokenMixes, (N, tokens, width); see `distinct_tokens`.
+    """The tokens of a list of N Emotions or TokenMixes, (N, tokens, width); see `distinct_tokens`."""
+    return _mixed(model, values, *model.placement(device, dtype), on_chunk)
 
-    Each Gaussian among them and their parts goes through the bank once; a mix by tokens is then the weighted mean.
+
+def value_usage(model, values, device=None, dtype=None):
+    """How much each of N Emotions or TokenMixes uses each code, (N, heads, codes) float32; see `EmotionModel.usage`."""
+    return _mixed(model.usage, values, *model.placement(device, dtype))
+
+
+def _mixed(compute, values, device, dtype, on_chunk=None):
+    """What `compute(means, bank, on_chunk)` gives for each value; for a mix by tokens, its parts' weighted mean.
+
+    Each Gaussian among the values and their parts is computed once, together with all of the same bank options.
     """
-    device, dtype = model.placement(device, dtype)
     gaussians = {part.digest(): part for value in values for _, part in value.parts}
-    row = {digest: number for number, digest in enumerate(gaussians)}
     groups = {}
-    for digest, gaussian in gaussians.items():
-        groups.setdefault(gaussian.bank, []).append(digest)
-    tokens, done = None, 0
-    for bank, digests in groups.items():
-        means = torch.stack([gaussians[digest].mean for digest in digests]).to(device, dtype)
+    for gaussian in gaussians.values():
+        groups.setdefault(gaussian.bank, []).append(gaussian)
+    row = {gaussian.digest(): number for number, gaussian in enumerate(g for group in groups.values() for g in group)}
+    results, finished = [], 0
 
-        def report(count, _, before=done):
-            if on_chunk is not None:
-                on_chunk(before + count, len(gaussians))
+    def report(done, _):
+        if on_chunk is not None:
+            on_chunk(finished + done, len(gaussians))
 
-        group = model(means, bank, on_chunk=report)
-        done += len(digests)
-        if len(groups) == 1:
-            tokens = group
-        else:
-            tokens = group.new_empty(len(gaussians), *group.shape[1:]) if tokens is None else tokens
-            tokens[[row[digest] for digest in digests]] = group
-    if all(len(value.parts) == 1 for value in values) and len(gaussians) == len(values):
-        return tokens
-    result = tokens.new_empty(len(values), *tokens.shape[1:])
+    for bank, group in groups.items():
+        means = torch.stack([gaussian.mean for gaussian in group]).to(device, dtype)
+        results.append(compute(means, bank, report))
+        finished += len(group)
+    computed = results[0] if len(results) == 1 else torch.cat(results)
+    if len(computed) == len(values) and all(
+        len(value.parts) == 1 and row[value.digest()] == number for number, value in enumerate(values)
+    ):
+        return computed
+    mixed = computed.new_empty(len(values), *computed.shape[1:])
     for number, value in enumerate(values):
         if len(value.parts) == 1:
-            result[number] = tokens[row[value.parts[0][1].digest()]]
+            mixed[number] = computed[row[value.parts[0][1].digest()]]
         else:
-            result[number] = sum(share * tokens[row[part.digest()]].float() for share, part in value.parts)
-    return result
+            mixed[number] = sum(share * computed[row[part.digest()]].float() for share, part in value.parts)
+    return mixed

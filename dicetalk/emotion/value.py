@@ -140,9 +140,9 @@ class Emotion(_Compared):
         """The emotion with another deviation, (256,), 0 or more."""
         return replace(self, deviation=deviation)
 
-    def with_bank(self, bank):
-        """The emotion with other bank options."""
-        return replace(self, bank=bank)
+    def with_bank(self, bank=None, **changes):
+        """The emotion with other bank options: a BankOptions, or changes to its own, such as `temperature=0.5`."""
+        return replace(self, bank=replace(self.bank, **changes) if bank is None else bank)
 
     def renamed(self, name, provenance=None):
         """The emotion under another name, and another provenance unless that is None."""
@@ -196,9 +196,9 @@ class TokenMix(_Compared):
         """The mix with every part varied by the same seed; see `Emotion.varied`."""
         return self._each(lambda emotion: emotion.varied(seed, strength))
 
-    def with_bank(self, bank):
-        """The mix with other bank options for every part."""
-        return self._each(lambda emotion: emotion.with_bank(bank))
+    def with_bank(self, bank=None, **changes):
+        """The mix with other bank options for every part; see `Emotion.with_bank`."""
+        return self._each(lambda emotion: emotion.with_bank(bank, **changes))
 
     def renamed(self, name, provenance=None):
         """The mix under another name, and another provenance unless that is None."""

@@ -1,0 +1,231 @@
+"""Look into emotions, mix and save them, and open the Emotion Bank.
+
+An emotion is text, such as happy, happy:1.3, "(sad 0.7 + fear 0.3)" or "0s neutral; 1.5s happy:1.2 smooth", or the path
+of a saved one (.safetensors)."""
+
+HELP = "show, mix and save emotions, and open the Emotion Bank"
+
+
+def add_arguments(parser):
+    from ..emotion.options import METHODS, MODES, SPACES
+
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    show = actions.add_parser("show", help="tell what an emotion is, and which codes of the bank it uses")
+    show.add_argument("emotion", metavar="EMOTION", help="text or a saved emotion")
+    show.add_argument("--top", type=int, default=8, metavar="N", help="how many codes to list (default: %(default)s)")
+
+    mix = actions.add_parser("mix", help="mix emotions and save the result; one alone is saved as it is")
+    mix.add_argument("emotions", metavar="EMOTION", nargs="+", help="text or a saved emotion")
+    mix.add_argument(
+        "--weights", type=float, nargs="+", metavar="W", help="as many relative weights (default: equal ones)"
+    )
+    mix.add_argument("--method", choices=METHODS, default=METHODS[0], help="how to mix (default: %(default)s)")
+    mix.add_argument("--name", help="the name of the saved emotion (default: the file's)")
+    mix.add_argument("--output", required=True, metavar="FILE", help="the .safetensors file to write")
+
+    bank = actions.add_parser("bank", help="draw how emotions correlate in the Emotion Bank")
+    bank.add_argument(
+        "emotions", metavar="EMOTION", nargs="*", help="text or saved emotions (default: all the presets)"
+    )
+    bank.add_argument("--output", required=True, metavar="PNG", help="the correlations' heat map to write")
+    bank.add_argument("--usage-output", metavar="PNG", help="write a heat map of the codes' usage, too")
+    bank.add_argument(
+        "--space",
+        choices=SPACES,
+        default=SPACES[0],
+        help="compare the codes' usage, the tokens that come out, or the emotions themselves (default: %(default)s)",
+    )
+    bank.add_argument(
+        "--raw", action="store_true", help="compare emotions as they are, not what tells them from neutral"
+    )
+
+    for action in (show, mix, bank):
+        action.add_argument("--bank", choices=MODES, help="which codes to attend to (default: as the emotions say)")
+        action.add_argument("--top-k", type=int, metavar="K", help="how many codes to attend to; means --bank top-k")
+        action.add_argument("--temperature", type=float, metavar="T", help="of the attention; 1 is the published one")
+        action.add_argument("--checkpoint", metavar="DIR", help="checkpoint folder (default: the first that is found)")
+        action.add_argument(
+            "--saved", metavar="DIR", action="append", default=[], help="folder of saved emotions, by name"
+        )
+
+
+def run(args):
+    return {"show": _show, "mix": _mix, "bank": _bank}[args.action](args)
+
+
+def _show(args):
+    from ..emotion import EmotionTimeline, to_text
+
+    (emotion,), priors, checkpoint = _read([args.emotion], args)
+    print(to_text(emotion))
+    if isinstance(emotion, EmotionTimeline):
+        for key in emotion.keys:
+            print(f"\nat {key.time:g} s ({key.easing}): {to_text(key.emotion)}")
+            _describe(key.emotion, priors)
+    else:
+        _describe(emotion, priors)
+    _print_usage(emotion, checkpoint, args.top)
+    return 0
+
+
+def _mix(args):
+    from pathlib import Path
+
+    from ..emotion import mix, save_emotion, to_text
+
+    emotions, _, _ = _read(args.emotions, args)
+    if len(emotions) > 1 or args.weights:
+        mixed = mix(emotions, args.weights, args.method)
+    else:
+        mixed = emotions[0]
+    mixed = mixed.renamed(args.name or Path(args.output).stem, mixed.provenance or to_text(mixed))
+    save_emotion(mixed, args.output)
+    print(f"Saved {to_text(mixed)} as {Path(args.output).absolute()}")
+    return 0
+
+
+def _bank(args):
+    from pathlib import Path
+
+    from ..emotion import to_text
+    from ..emotion.bank import bank_vectors, correlation, correlation_image, usage, usage_image
+    from ..errors import InputError
+
+    for path in filter(None, (args.output, args.usage_output)):
+        if Path(path).suffix.lower() != ".png":
+            raise InputError(f"{path}: the heat map is a PNG file; end its name with .png.")
+    emotions, priors, checkpoint = _read(args.emotions, args)
+    emotions = emotions or [_with_bank(emotion, args) for emotion in priors.values()]
+    labels = [to_text(emotion) for emotion in emotions]
+    needs_model = args.space != "embedding" or args.usage_output
+    model = _load_model(checkpoint) if needs_model else None
+    if args.raw:
+        matrix = correlation(bank_vectors(model, emotions, args.space))
+    elif "neutral" in priors:
+        vectors = bank_vectors(model, [*emotions, _with_bank(priors["neutral"], args)], args.space)
+        matrix = correlation(vectors[:-1], vectors[-1])
+    else:
+        raise InputError("The priors lack neutral, from which emotions are told apart; compare them with --raw.")
+    title = f"Correlation of the {args.space}" + ("" if args.raw else ", as it differs from neutral")
+    _print_matrix(matrix, labels, title)
+    _save_image(correlation_image(matrix, labels, title), args.output)
+    if args.usage_output:
+        shares = usage(model, emotions).mean(1)
+        _save_image(usage_image(shares, labels, "Usage of the codes, in times of even use"), args.usage_output)
+    return 0
+
+
+def _read(arguments, args):
+    """The values of emotions given as text or files, the single emotions among the priors, and the checkpoint."""
+    from ..checkpoints import load_priors, resolve_checkpoint
+    from ..emotion import EmotionLibrary, EmotionTimeline, read_argument, resolve
+
+    for argument in arguments:
+        read_argument(argument)
+    checkpoint = resolve_checkpoint(args.checkpoint)
+    priors = load_priors(checkpoint.folder("emotions"))
+    library = EmotionLibrary(priors, args.saved)
+    trees = [(read_argument(argument, library), argument) for argument in arguments]
+    emotions = [_with_bank(resolve(tree, library, text), args) for tree, text in trees]
+    single = {name: emotion for name, emotion in priors.items() if not isinstance(emotion, EmotionTimeline)}
+    return emotions, single, checkpoint
+
+
+def _with_bank(emotion, args):
+    from ..errors import InputError
+
+    if args.top_k is not None and args.bank not in (None, "top-k"):
+        raise InputError(f"--top-k goes with --bank top-k, not with --bank {args.bank}.")
+    mode = "top-k" if args.top_k is not None else args.bank
+    given = {"mode": mode, "top_k": args.top_k, "temperature": args.temperature}
+    return emotion.with_bank(**{name: value for name, value in given.items() if value is not None})
+
+
+def _load_model(checkpoint):
+    import torch
+
+    from ..checkpoints import load_part
+
+    return load_part("emo_model", checkpoint.file("emo_model"), dtype=torch.float32)
+
+
+def _describe(emotion, priors):
+    from ..emotion import Emotion
+
+    neutral = priors.get("neutral")
+    print(f"  norm of the mean       {emotion.mean.norm():.2f}")
+    if neutral is not None:
+        print(f"  distance from neutral  {(emotion.mean - neutral.mean).norm():.2f}")
+        print(f"  nearest presets        {', '.join(_nearest(emotion, priors))}")
+    for weight, part in emotion.parts:
+        bank = part.bank
+        options = bank.mode + (f" {bank.top_k}" if bank.mode == "top-k" else "") + f", temperature {bank.temperature:g}"
+        if not isinstance(emotion, Emotion):
+            print(f"  part                   {weight:.3g} {part.name or 'unnamed'}")
+        print(f"  spread                 {part.deviation.mean():.3g} (mean of its deviation)")
+        print(f"  bank                   {options}")
+    if emotion.provenance:
+        print(f"  comes from             {emotion.provenance}")
+
+
+def _nearest(emotion, priors, count=3):
+    """The presets nearest by distance, with that and the correlation of what tells both from neutral."""
+    from ..emotion.bank import correlation
+
+    neutral = priors["neutral"].mean
+    ordered = sorted(priors, key=lambda name: float((priors[name].mean - emotion.mean).norm()))[:count]
+    for name in ordered:
+        distance = float((priors[name].mean - emotion.mean).norm())
+        pair = [emotion.mean.numpy(), priors[name].mean.numpy()]
+        alike = correlation(pair, neutral.numpy())[0, 1]
+        yield f"{name} (distance {distance:.2f}" + (f", correlation {alike:.2f})" if alike == alike else ")")
+
+
+def _print_usage(emotion, checkpoint, top):
+    import numpy as np
+
+    from ..emotion import EmotionTimeline, to_text
+    from ..emotion.bank import usage
+
+    emotions = [key.emotion for key in emotion.keys] if isinstance(emotion, EmotionTimeline) else [emotion]
+    used = usage(_load_model(checkpoint), emotions)
+    for each, heads in zip(emotions, used, strict=True):
+        shares = heads.mean(0)
+        effective = float(np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum()))
+        print(f"\nbank usage of {to_text(each)}: as spread as {effective:.1f} of {len(shares)} codes used evenly")
+        if checkpoint.untrained:
+            print("  (of an untrained checkpoint: it says nothing)")
+        print("  code   share  the most and the least of a head")
+        for code in shares.argsort()[::-1][: max(top, 0)]:
+            if shares[code] > 0:
+                print(f"  {code:4d}  {shares[code]:6.2%}  {heads[:, code].max():7.2%} {heads[:, code].min():7.2%}")
+
+
+def _print_matrix(matrix, labels, title):
+    width = max(len(label) for label in labels)
+    print(title)
+    for number, label in enumerate(labels):
+        print(
+            f"  {number + 1:2d} {label:{width}s} "
+            + " ".join("    -" if v != v else f"{v:5.2f}" for v in matrix[number])
+        )
+    print("  " + " " * (width + 3) + " " + " ".join(f"{number + 1:5d}" for number in range(len(labels))))
+
+
+def _save_image(image, path):
+    import os
+    from pathlib import Path
+
+    from ..errors import InputError
+
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        image.save(beside, format="PNG")
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    print(f"Wrote {path.absolute()}")
