@@ -97,7 +97,7 @@ def test_bank_draws_and_prints(emotion, tmp_path):
         (("mix", "0s happy", "sad", "--output", "x.safetensors"), "timeline"),
         (("bank", "--output", "x.jpg"), "end its name"),
         (("bank", "0s happy", "--output", "x.png"), "timeline"),
-        (("bank", "--output", "nowhere/x.png"), "cannot be written"),
+        (("bank", "--output", "/dev/null/x.png"), "cannot be written"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(emotion, arguments, words, tmp_path, monkeypatch):

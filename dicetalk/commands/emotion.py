@@ -214,18 +214,14 @@ def _print_matrix(matrix, labels, title):
 
 
 def _save_image(image, path):
-    import os
     from pathlib import Path
 
     from ..errors import InputError
+    from ..files import written_beside
 
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        image.save(beside, format="PNG")
-        os.replace(beside, path)
+        with written_beside(path) as part:
+            image.save(part, format="PNG")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    print(f"Wrote {path.absolute()}")
+    print(f"Wrote {Path(path).absolute()}")

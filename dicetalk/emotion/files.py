@@ -6,7 +6,6 @@ text, and executes nothing.
 """
 
 import json
-import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import InputError
+from ..files import written_beside
 from .options import NAMES, SUFFIX, BankOptions
 from .timeline import EmotionTimeline, TimelineKey
 from .value import DIMENSION, Emotion, TokenMix
@@ -33,7 +33,7 @@ def save_emotion(emotion, path):
 
     Args:
         emotion: the value.
-        path: where to; it ends in .safetensors, and its folder exists.
+        path: where to; it ends in .safetensors. Missing folders are made.
 
     Raises:
         InputError: for another ending, or when the file cannot be written.
@@ -48,14 +48,11 @@ def save_emotion(emotion, path):
     content = save(tensors, metadata)
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: too large for a saved emotion (more than {MAX_BYTES // 2**20} MB); use fewer keys.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
+        with written_beside(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_emotion(path):
