@@ -36,7 +36,8 @@ def main():
 
 def kept():
     """Every installed package at its version, as constraints for the installer."""
-    return {f"{package.name}=={package.version}" for package in metadata.distributions() if package.name != "diffusers"}
+    packages = {package.name: package.version for package in metadata.distributions() if package.name}
+    return {f"{name}=={version}" for name, version in packages.items() if name != "diffusers"}
 
 
 def installed_release(name):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What ComfyUI 0.33.0 installs itself and this pack must leave alone.
-COMFYUIS_OWN = {"torch", "torchvision", "torchaudio", "numpy", "transformers", "tokenizers", "safetensors", "pillow", "av"}
+COMFYUIS_OWN = {"torch", "torchvision", "torchaudio", "numpy", "transformers", "tokenizers", "safetensors", "av"}
 
 
 @pytest.fixture
