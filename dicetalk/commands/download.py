@@ -1,0 +1,69 @@
+"""Fetch what a checkpoint lacks: DICE-Talk's four parts, Whisper and Stable Video Diffusion from the Hugging Face hub, and the
+emotion priors from the authors' repository. Says what and how much before it starts. Files that are there stay as they are;
+an interrupted download goes on where it stopped."""
+
+HELP = "fetch the published checkpoint, or what is missing of it"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="the checkpoint folder (default: ComfyUI's models/dicetalk if a ComfyUI is found, else ./checkpoints)",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("dice-talk", "whisper", "svd", "emotions"),
+        help="fetch only these: DICE-Talk's parts, Whisper, Stable Video Diffusion's VAE and CLIP vision, the emotion priors",
+    )
+    parser.add_argument("--yes", action="store_true", help="start without asking")
+
+
+def run(args):
+    import sys
+
+    from tqdm import tqdm
+
+    from ..download import GROUPS, describe, fetch, plan_download
+    from ..errors import InputError
+    from ..files import require_space
+
+    output = _output(args.output)
+    files, refusals = plan_download(output, [group for group in GROUPS if group in (args.only or GROUPS)])
+    if not files and not refusals:
+        print(f"Nothing is missing in {output}")
+        return 0
+    if files:
+        print(f"To fetch into {output}:\n{describe(files)}")
+        print("DICE-Talk's weights and priors are under CC BY-NC-SA 4.0: no commercial use.")
+        for repository in refusals:
+            print(f"Not among them: {repository}, whose licence has to be accepted first.")
+        require_space(output, sum(file.size for file in files))
+        if not args.yes and not _agreed(sys.stdin):
+            raise InputError("Nothing was fetched. Give --yes to start without being asked.")
+        for file in tqdm(files, desc="files", unit="file", disable=None):
+            fetch(file)
+        print(f"Fetched {len(files)} files into {output}")
+    if refusals:
+        raise InputError(" ".join(refusals.values()))
+    return 0
+
+
+def _output(given):
+    from pathlib import Path
+
+    from ..checkpoints import comfyui_models_folders
+
+    if given:
+        return Path(given).expanduser().absolute()
+    for models in comfyui_models_folders():
+        if models.is_dir():
+            return models / "dicetalk"
+    return Path("checkpoints").absolute()
+
+
+def _agreed(stdin):
+    if not stdin.isatty():
+        return False
+    return input("Start? [Y/n] ").strip().lower() in ("", "y", "yes")
