@@ -1,8 +1,8 @@
 """Checkpoints: where they lie, and how a file of weights becomes a module, or one clear error.
 
-A checkpoint is a folder in the published layout (every file beside ``DICE-Talk/`` may also lie one folder up):
+A checkpoint is a folder in the published layout. What it lacks of the folders below, it shares with others beside it.
 
-    DICE-Talk/{unet,pose_guider,audio_linear,emo_model}.pth or .safetensors  (or these files in the folder itself)
+    DICE-Talk/{unet,pose_guider,audio_linear,emo_model}.pth or .safetensors; they may also lie in the folder itself
     whisper-tiny/                        the Whisper encoder, as openai/whisper-tiny
     stable-video-diffusion-img2vid-xt/   VAE, CLIP vision tower and scheduler of SVD-XT, diffusers layout
     emotions/                            the emotion priors (also ``examples/emo/`` beside the folder)
@@ -48,7 +48,6 @@ _FOLDER_TITLES = {
     "svd": f"Stable Video Diffusion (folder {SVD_FOLDER})",
     "emotions": f"the emotion priors (folder {EMOTIONS_FOLDER})",
 }
-_DOWNLOAD_GROUPS = {"whisper": "whisper", "svd": "svd", "emotions": "emotions"}
 _OLD_PORT_FOLDER = "dice_talk"
 
 _MOST_TENSORS = 5_000  # the largest part, the UNet, has 1,556
@@ -93,7 +92,7 @@ class Checkpoint:
         if folder is None:
             raise InputError(
                 f"The checkpoint {self.root} lacks {_FOLDER_TITLES[kind]}. "
-                f"Fetch it with `python -m dicetalk download --only {_DOWNLOAD_GROUPS[kind]} --output {self.root}`."
+                f"Fetch it with `python -m dicetalk download --only {kind} --output {self.root}`."
             )
         return folder
 
@@ -212,8 +211,11 @@ def _checkpoint(folder: Path, shared) -> Checkpoint | None:
         folder = folder.parent
     files = {}
     for part in PARTS:
-        paths = [weights / f"{part}{suffix}" for suffix in _SUFFIXES]
-        files.update({part: path for path in paths[::-1] if os.path.isfile(path)})
+        paths = [
+            place / f"{part}{suffix}" for place in (weights, folder / WEIGHTS_FOLDER, folder) for suffix in _SUFFIXES
+        ]
+        there = [path for path in paths if os.path.isfile(path)]
+        files.update({part: there[0]} if there else {})
     folders = {}
     for kind, names in _FOLDERS.items():
         places = [place / name for place in dict.fromkeys((folder, *shared)) for name in names]
@@ -308,7 +310,9 @@ def _read_pth(path, part, size):
             entries = archive.infolist()
     except Exception as error:
         raise _refused(path, part, f"is truncated or damaged ({_one_line(error)})") from None
-    honest = all(entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size for entry in entries)
+    honest = all(
+        entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size for entry in entries
+    )
     pickles = [entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"]
     if not honest or sum(entry.file_size for entry in entries) > size:
         raise _refused(path, part, "is a packed zip file, as PyTorch never writes them, and is not opened")

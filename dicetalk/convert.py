@@ -35,7 +35,9 @@ _SAFETENSORS_NAMES = {
 _SVD_SUBFOLDERS = ("vae", "image_encoder", "scheduler", "feature_extractor")
 
 
-def convert_checkpoint(checkpoint: Checkpoint, output=None, dtype: str | None = None, on_bytes=None, on_file=None) -> None:
+def convert_checkpoint(
+    checkpoint: Checkpoint, output=None, dtype: str | None = None, on_bytes=None, on_file=None
+) -> None:
     """Convert the four parts and the emotion priors of a checkpoint; what is converted already is left as it is.
 
     Args:
@@ -43,7 +45,8 @@ def convert_checkpoint(checkpoint: Checkpoint, output=None, dtype: str | None = 
         output: folder of the new checkpoint, which also gets what needs no conversion. None: safetensors are written
             beside the files that they come from.
         dtype: "float16", "bfloat16" or "float32"; None keeps each tensor's own.
-        on_bytes: called as ``on_bytes(count)`` for every piece of a part that was read or written, `total_bytes` in all.
+        on_bytes: called as ``on_bytes(count)`` for every piece of a part that was read or written, `total_bytes` in
+            all.
         on_file: called as ``on_file(path, written)`` after each file; `written` is False for one that was up to date.
 
     Raises:
@@ -65,7 +68,9 @@ def convert_checkpoint(checkpoint: Checkpoint, output=None, dtype: str | None = 
             report(target, _link_or_copy(source, target))
     except OSError as error:
         place = error.filename or output or checkpoint.root
-        raise InputError(f"{place} cannot be read or written ({error.strerror or error}). Run the command again when that is mended.") from None
+        raise InputError(
+            f"{place} cannot be read or written ({error.strerror or error}). Run the command again when that is mended."
+        ) from None
 
 
 def total_bytes(checkpoint: Checkpoint) -> int:
@@ -137,7 +142,9 @@ def _is_up_to_date(target, metadata):
         return False
     found = _metadata(target)
     if "source_sha256" not in found:
-        raise InputError(f"{target} exists and was not written by this command: move it away, or name another folder with --output.")
+        raise InputError(
+            f"{target} exists and was not written by this command: move it away, or name another folder with --output."
+        )
     return all(found.get(key) == value for key, value in metadata.items() if key != "dicetalk_version")
 
 
@@ -183,7 +190,10 @@ def _check_finite(name, tensor, data):
         return
     if bool(tensor.isfinite().all()):
         raise _NotFinite(f"{name} holds numbers too large for {str(data.dtype)[6:]}. Use --dtype bfloat16 or float32.")
-    raise _NotFinite(f"{name} holds numbers that are not finite (NaN or infinity). Fetch the file again with `python -m dicetalk download`.")
+    raise _NotFinite(
+        f"{name} holds numbers that are not finite (NaN or infinity). "
+        "Fetch the file again with `python -m dicetalk download`."
+    )
 
 
 def _convert_prior(source, target):

@@ -1,8 +1,8 @@
 """Fetch what a checkpoint lacks, from the places where its owners publish it. Nothing that is fetched is run.
 
-The parts, Whisper and Stable Video Diffusion come from the Hugging Face hub, through `huggingface_hub`; the emotion priors
-from the authors' repository on GitHub, at a fixed commit. Every file's size and checksum are compared with what the hub, or
-this module, says. An interrupted download goes on where it stopped.
+The parts, Whisper and Stable Video Diffusion come from the Hugging Face hub, through `huggingface_hub`; the emotion
+priors from the authors' repository on GitHub, at a fixed commit. Every file's size and checksum are compared with what
+the hub, or this module, says. An interrupted download goes on where it stopped.
 """
 
 import hashlib
@@ -42,7 +42,9 @@ HUB_FILES = {
 }
 """Group → repository on the Hugging Face hub, and its files' names → where they belong in a checkpoint."""
 
-PRIORS_URL = "https://raw.githubusercontent.com/toto222/DICE-Talk/a8a92b164a3f552414d06a463a2b2e8eeb92db0b/examples/emo/"
+PRIORS_URL = (
+    "https://raw.githubusercontent.com/toto222/DICE-Talk/a8a92b164a3f552414d06a463a2b2e8eeb92db0b/examples/emo/"
+)
 PRIOR_SIZE = 1403
 PRIOR_SHA256 = {
     "angry.npy": "ba5a185d63a31a0c0a3eacac79e843985ff05c4605199d459d00377719b968e3",
@@ -83,8 +85,8 @@ class RemoteFile:
 def plan_download(output, groups=GROUPS, endpoint=None) -> tuple[list[RemoteFile], dict[str, str]]:
     """What has to be fetched to complete a checkpoint.
 
-    A file that is there, as published or as safetensors, is never fetched, and a repository is only asked when one of its
-    files is missing.
+    A file that is there, as published or as safetensors, is never fetched, and a repository is only asked when one of
+    its files is missing.
 
     Args:
         output: the checkpoint folder; need not exist.
@@ -104,7 +106,9 @@ def plan_download(output, groups=GROUPS, endpoint=None) -> tuple[list[RemoteFile
             files += _missing_priors(output)
             continue
         repository, names = HUB_FILES[group]
-        missing = {name: output / place for name, place in names.items() if not _is_there(output / place)}
+        missing = {name: output / place for name, place in names.items() if not _is_there(output, place)}
+        if group == "whisper" and all(_is_there(output.parent / "sonic", place) for place in names.values()):
+            continue
         if missing:
             try:
                 files += _hub_files(repository, missing, endpoint)
@@ -117,8 +121,8 @@ def fetch(file: RemoteFile) -> None:
     """Fetch one file; it appears at its place once it is complete and right.
 
     Raises:
-        InputError: no connection, no access, another size or checksum than announced (what came is removed then), or the
-            disk is full. Run again, a file from the hub goes on where it stopped.
+        InputError: no connection, no access, another size or checksum than announced (what came is removed then), or
+            the disk is full. Run again, a file from the hub goes on where it stopped.
     """
     if file.target.is_file() and file.target.stat().st_size > 0:
         return
@@ -131,16 +135,31 @@ def fetch(file: RemoteFile) -> None:
         raise InputError(_unreachable(file.source, error)) from None
 
 
-def _is_there(target: Path) -> bool:
-    same = {target, target.with_suffix(".safetensors"), target.with_name(target.name.replace(".fp16.", "."))}
+def _is_there(output, place):
+    """Whether a checkpoint has a file, as published or converted; parts may also lie in the folder itself."""
+    targets = [output / place]
+    if place.startswith("DICE-Talk/"):
+        targets.append(output / targets[0].name)
+    same = [
+        name
+        for path in targets
+        for name in (path, path.with_suffix(".safetensors"), path.with_name(path.name.replace(".fp16.", ".")))
+    ]
     return any(path.is_file() and path.stat().st_size > 0 for path in same)
 
 
 def _missing_priors(output):
     return [
-        RemoteFile(output / "emotions" / name, "toto222/DICE-Talk", PRIORS_URL + name, PRIOR_SIZE, f"sha256:{digest}", on_hub=False)
+        RemoteFile(
+            output / "emotions" / name,
+            "toto222/DICE-Talk",
+            PRIORS_URL + name,
+            PRIOR_SIZE,
+            f"sha256:{digest}",
+            on_hub=False,
+        )
         for name, digest in PRIOR_SHA256.items()
-        if not _is_there(output / "emotions" / name)
+        if not _is_there(output, f"emotions/{name}")
     ]
 
 
@@ -167,7 +186,10 @@ def _hub_files(repository, missing, endpoint):
     for name, target in missing.items():
         entries = [entry for entry in info.siblings if entry.rfilename == name or entry.rfilename.endswith(f"/{name}")]
         if not entries:
-            raise InputError(f"The repository {repository} on the Hugging Face hub no longer holds {name}: fetch it by hand and put it at {target}.")
+            raise InputError(
+                f"The repository {repository} on the Hugging Face hub no longer holds {name}: "
+                f"fetch it by hand and put it at {target}."
+            )
         entry = min(entries, key=lambda entry: len(entry.rfilename))
         found.append(
             RemoteFile(
@@ -242,7 +264,9 @@ def _check(part, file):
         return
     part.unlink()
     found = "another content" if size == file.size else f"{size} bytes instead of {file.size}"
-    raise InputError(f"{file.url} gave {found}, not the published {file.target.name}: it was removed. Run the command again.")
+    raise InputError(
+        f"{file.url} gave {found}, not the published {file.target.name}: it was removed. Run the command again."
+    )
 
 
 def _checksum(path, kind):
@@ -262,21 +286,24 @@ def _network_errors():
 def _unreachable(source, error):
     reason = str(getattr(error, "reason", "") or error).strip().splitlines() or [type(error).__name__]
     return (
-        f"{source} cannot be fetched ({reason[0][:200]}). Check the connection and the disk, and run the command again: "
-        "what is fetched already is kept."
+        f"{source} cannot be fetched ({reason[0][:200]}). Check the connection and the disk, and run the command "
+        "again: what is fetched already is kept."
     )
 
 
 def _refusal(repository, error):
     code = getattr(error.response, "status_code", "no")
-    return f"The Hugging Face hub refuses {repository} (status {code}). Run the command again later, or fetch its files by hand."
+    return (
+        f"The Hugging Face hub refuses {repository} (status {code}). "
+        "Run the command again later, or fetch its files by hand."
+    )
 
 
 def _gate(repository):
     return (
-        f"{repository} asks you to accept its licence first: sign in on https://huggingface.co/{repository}, accept it there, "
-        "log in here with `hf auth login`, and run the command again. In ComfyUI it is not needed: svd_xt.safetensors in "
-        "models/checkpoints carries the same VAE and CLIP vision."
+        f"{repository} asks you to accept its licence first: sign in on https://huggingface.co/{repository}, "
+        "accept it there, log in here with `hf auth login`, and run the command again. In ComfyUI it is not needed: "
+        "svd_xt.safetensors in models/checkpoints carries the same VAE and CLIP vision."
     )
 
 

@@ -1,8 +1,8 @@
 """Emotion priors: readers for small files that may come from anywhere.
 
-The published priors (folder ``examples/emo`` of the authors' repository) are .npy files, each a 0-d object array that pickles
-``{"mu": float32 (1, 256)}``. They are read here without unpickling: the pickle's instructions are followed on inert values, so
-that what it asks to import or to call is only ever compared with the few names that such a file has.
+The published priors (folder ``examples/emo`` of the authors' repository) are .npy files, each a 0-d object array that
+pickles ``{"mu": float32 (1, 256)}``. They are read here without unpickling: the pickle's instructions are followed on
+inert values, so that what it asks to import or to call is only ever compared with the few names that such a file has.
 """
 
 import hashlib
@@ -58,7 +58,9 @@ def prior_files(folder) -> dict[str, Path]:
     try:
         paths = sorted(Path(folder).iterdir())
     except OSError as error:
-        raise InputError(f"The folder of emotions {folder} cannot be read ({error.strerror or error}). {_REMEDY}") from None
+        raise InputError(
+            f"The folder of emotions {folder} cannot be read ({error.strerror or error}). {_REMEDY}"
+        ) from None
     ordered = sorted(paths, key=lambda path: (path.stem, path.suffix != ".npy"))
     return {path.stem: path for path in ordered if path.suffix in (".npy", ".safetensors") and path.is_file()}
 
@@ -192,7 +194,9 @@ def _array(type_name, shape, fortran, data) -> np.ndarray:
     dtype = np.dtype(order + code)
     count = int(np.prod(shape, dtype=object)) if shape else 1
     if len(data) != count * dtype.itemsize:
-        raise _Unfit(f"it is damaged: {len(data)} bytes of data where an array of {shape} needs {count * dtype.itemsize}")
+        raise _Unfit(
+            f"it is damaged: {len(data)} bytes of data where an array of {shape} needs {count * dtype.itemsize}"
+        )
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -318,11 +322,20 @@ def _array_state(value):
     if type(value) is not _Call:
         raise _Unfit("it holds something other than arrays of floats")
     if type(value.function) is not _Global or value.function not in _RECONSTRUCT:
-        raise _Unfit(f"its pickle asks to call {_title(value.function)}, which an array of floats does not need (nothing was run)")
+        raise _Unfit(
+            f"its pickle asks to call {_title(value.function)}, which an array of floats does not need "
+            "(nothing was run)"
+        )
     if value.arguments != ("numpy ndarray", (0,), b"b"):
         raise _Unfit("its pickle rebuilds something other than an array")
     match value.state:
-        case (int(), tuple(shape), _Call(function="numpy dtype", arguments=(str(code), *_), state=state), bool(fortran), data):
+        case (
+            int(),
+            tuple(shape),
+            _Call(function="numpy dtype", arguments=(str(code), *_), state=state),
+            bool(fortran),
+            data,
+        ):
             pass
         case _:
             raise _Unfit("an array in it is damaged")

@@ -1,7 +1,8 @@
 """A tiny, untrained checkpoint in the published layout, to try things out with: pictures made with it are noise.
 
-Every model is as small as its class allows, save that tokens stay 1024 wide, as the image embedding of CLIP is, and that
-the emotion model's attention has its 8 heads of 128. Weights are seeded by their names, so that the files are the same each time.
+Every model is as small as its class allows, save that tokens stay 1024 wide, as the image embedding of CLIP is, and
+that the emotion model's attention has its 8 heads of 128. Weights are seeded by their names, so that the files are the
+same each time.
 """
 
 import io
@@ -26,8 +27,9 @@ WHISPER_LAYERS = 4  # audio features are 5 hidden states
 WHISPER_WIDTH = 16
 
 _UNTRAINED_TEXT = """\
-The weights in this folder are random: it is a tiny checkpoint to try things out with, written by `python -m dicetalk tiny`.
-Pictures made with it are noise. `python -m dicetalk download` fetches the published, trained weights.
+The weights in this folder are random: it is a tiny checkpoint to try things out with, written by
+`python -m dicetalk tiny`. Pictures made with it are noise. `python -m dicetalk download` fetches the published,
+trained weights.
 """
 
 
@@ -112,7 +114,9 @@ def _write_audio_linear(folder, seed):
 def _write_emo_model(folder, seed):
     from .emotion import EmotionModel
 
-    module = EmotionModel(hidden=HIDDEN, codes=64, tokens=TOKENS, width=TOKEN_WIDTH, classifier_dims=(CHANNELS[-1], 16, 16, 22))
+    module = EmotionModel(
+        hidden=HIDDEN, codes=64, tokens=TOKENS, width=TOKEN_WIDTH, classifier_dims=(CHANNELS[-1], 16, 16, 22)
+    )
     _save_pth(module, folder, "emo_model", seed)
 
 
@@ -213,8 +217,8 @@ STEPS = {
 def emotion_means(seed=0) -> dict[str, np.ndarray]:
     """Name → (256,) float32: eight means that lie to each other roughly as the published priors do.
 
-    They have norms about 13.7 and correlate pairwise at 0.91 to 0.99, since all share one large component; in what is left,
-    anger, disgust and sadness are alike, and fear and surprise.
+    They have norms about 13.7 and correlate pairwise at 0.91 to 0.99, since all share one large component; in what is
+    left, anger, disgust and sadness are alike, and fear and surprise.
     """
     negative, startled = {"angry", "disgusted", "sad"}, {"fear", "surprised"}
     names = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")

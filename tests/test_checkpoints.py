@@ -144,15 +144,30 @@ def lora(unet):
 
 
 WRONG_WEIGHTS = {
-    "LoRA": ("unet", lora, "is a LoRA, which a LoRA loader adds to the model: .*conv_in.weight.* missing; .*lora_A.* unexpected"),
+    "LoRA": (
+        "unet",
+        lora,
+        "is a LoRA, which a LoRA loader adds to the model: .*conv_in.weight.* missing; .*lora_A.* unexpected",
+    ),
     "kohya LoRA": ("unet", lambda unet: {"lora_unet_mid.lora_down.weight": torch.zeros(4, 4)}, "is a LoRA"),
-    "plain SVD": ("unet", plain_svd, "plain Stable Video Diffusion UNet.*: .*processor.to_k_ip.0.weight.* and .* more missing"),
+    "plain SVD": (
+        "unet",
+        plain_svd,
+        "plain Stable Video Diffusion UNet.*: .*processor.to_k_ip.0.weight.* and .* more missing",
+    ),
     "whole SVD checkpoint": (
         "unet",
-        lambda unet: {"model.diffusion_model.x": torch.zeros(1), "first_stage_model.encoder.conv_in.weight": torch.zeros(1)},
+        lambda unet: {
+            "model.diffusion_model.x": torch.zeros(1),
+            "first_stage_model.encoder.conv_in.weight": torch.zeros(1),
+        },
         "whole Stable .* checkpoint, which belongs into models/checkpoints",
     ),
-    "Stability's names": ("unet", lambda unet: {"diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, "Stability"),
+    "Stability's names": (
+        "unet",
+        lambda unet: {"diffusion_model.input_blocks.0.0.weight": torch.zeros(1)},
+        "Stability",
+    ),
     "image UNet": ("unet", lambda unet: {"down_blocks.0.resnets.0.conv1.weight": torch.zeros(1)}, "another model"),
     "VAE": ("unet", lambda unet: {"encoder.down_blocks.0.resnets.0.conv1.weight": torch.zeros(1)}, "is a VAE"),
     "CLIP": ("unet", lambda unet: {"vision_model.embeddings.class_embedding": torch.zeros(1)}, "CLIP vision"),
@@ -163,7 +178,11 @@ WRONG_WEIGHTS = {
         lambda unet: {name: tensor for name, tensor in unet.items() if name != "conv_norm_out.bias"},
         "does not fit: conv_norm_out.bias missing",
     ),
-    "unexpected": ("unet", lambda unet: {**unet, "controls.weight": torch.zeros(1)}, "does not fit: controls.weight unexpected"),
+    "unexpected": (
+        "unet",
+        lambda unet: {**unet, "controls.weight": torch.zeros(1)},
+        "does not fit: controls.weight unexpected",
+    ),
     "misshapen": (
         "unet",
         lambda unet: {**unet, "conv_norm_out.bias": torch.zeros(7)},
@@ -180,7 +199,11 @@ WRONG_WEIGHTS = {
         "does not fit: conv_norm_out.bias not of floating point",
     ),
     "empty dictionary": ("unet", lambda unet: {}, "holds no tensors"),
-    "too many": ("unet", lambda unet: {f"{i}": torch.zeros(1).storage_offset() or torch.ones(1) for i in range(5001)}, "5001 tensors"),
+    "too many": (
+        "unet",
+        lambda unet: {f"{i}": torch.zeros(1).storage_offset() or torch.ones(1) for i in range(5001)},
+        "5001 tensors",
+    ),
 }
 
 
@@ -284,12 +307,16 @@ WRONG_FILES = {
         ),
         "truncated or damaged",
     ),
-    "safetensors without tensors": (lambda path: path.write_bytes((2).to_bytes(8, "little") + b"{}"), "holds no tensors"),
+    "safetensors without tensors": (
+        lambda path: path.write_bytes((2).to_bytes(8, "little") + b"{}"),
+        "holds no tensors",
+    ),
     "folder": (lambda path: path.mkdir(), "cannot be read"),
     "absent": (lambda path: None, "cannot be read \\(No such file"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize("case", WRONG_FILES)
 def test_wrong_files_are_one_clear_error(case, tmp_path):
     write, message = WRONG_FILES[case]
@@ -311,7 +338,9 @@ def test_truncated_files(tiny_checkpoint, tmp_path, kept):
 @pytest.mark.parametrize("place", ["instead", "as value", "beside"])
 def test_code_in_a_file_never_runs(tensors, tmp_path, place):
     trace = tmp_path / "ran"
-    contents = {"instead": Runs(trace), "as value": {"a": Runs(trace)}, "beside": {**tensors, "more": Runs(trace)}}[place]
+    contents = {"instead": Runs(trace), "as value": {"a": Runs(trace)}, "beside": {**tensors, "more": Runs(trace)}}[
+        place
+    ]
     path = tmp_path / "unet.pth"
     torch.save(contents, path)
     assert_refused("unet", path, "asks for code to be run, which was refused")
@@ -371,7 +400,9 @@ def test_published_layout(tmp_path):
 
 
 def test_subfolders_files_lying_directly_and_what_they_share(tmp_path):
-    root = make(tmp_path / "models" / "dicetalk", *PUBLISHED_LAYOUT, "mine/unet.safetensors", "mine/whisper-tiny/config.json")
+    root = make(
+        tmp_path / "models" / "dicetalk", *PUBLISHED_LAYOUT, "mine/unet.safetensors", "mine/whisper-tiny/config.json"
+    )
     make(root, "emotions/happy.npy", "other/DICE-Talk/unet.pth", "notes/readme.txt")
     found = find_checkpoints([root])
     assert list(found) == ["DICE-Talk", "mine", "other"]
@@ -437,7 +468,9 @@ def test_default_roots(tmp_path, monkeypatch):
     home = tmp_path / "home" / "comfy" / "ComfyUI" / "models" / "dicetalk"
     assert default_roots() == [home, tmp_path / "checkpoints"]
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "ComfyUI"))
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "other" / "custom_nodes" / "pack" / "dicetalk" / "checkpoints.py"))
+    monkeypatch.setattr(
+        checkpoints, "__file__", str(tmp_path / "other" / "custom_nodes" / "pack" / "dicetalk" / "checkpoints.py")
+    )
     expected = [tmp_path / place / "models" / "dicetalk" for place in ("ComfyUI", "other")]
     assert default_roots() == [*expected, home, tmp_path / "checkpoints"]
 
@@ -457,7 +490,13 @@ def test_order_explicit_path_then_comfyui_then_working_directory(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "path", ["repository/checkpoints", "repository", "repository/checkpoints/DICE-Talk", "repository/checkpoints/DICE-Talk/unet.pth"]
+    "path",
+    [
+        "repository/checkpoints",
+        "repository",
+        "repository/checkpoints/DICE-Talk",
+        "repository/checkpoints/DICE-Talk/unet.pth",
+    ],
 )
 def test_explicit_paths(tmp_path, path):
     make(tmp_path / "repository" / "checkpoints", *PUBLISHED_LAYOUT)

@@ -130,7 +130,9 @@ def test_safetensors_can_be_converted_to_another_precision(source, tmp_path):
     checkpoint = resolve_checkpoint(source)
     assert not any(converted(checkpoint).values()), "in place there is nothing to do"
     converted(checkpoint, tmp_path / "new", "float16")
-    assert load_file(tmp_path / "new" / "DICE-Talk" / "pose_guider.safetensors")["conv_in.weight"].dtype is torch.float16
+    assert (
+        load_file(tmp_path / "new" / "DICE-Talk" / "pose_guider.safetensors")["conv_in.weight"].dtype is torch.float16
+    )
 
 
 @pytest.mark.parametrize("name", ["DICE-Talk/unet.safetensors", "emotions/happy.safetensors"])
@@ -151,7 +153,9 @@ def test_something_unreadable_in_the_way_is_not_replaced(source):
 
 def test_a_wrong_part_is_refused_and_nothing_is_written_for_it(source):
     shutil.copy(source / "DICE-Talk" / "pose_guider.pth", source / "DICE-Talk" / "emo_model.pth")
-    with pytest.raises(InputError, match="emo_model.pth, taken for DICE-Talk's emotion model, is DICE-Talk's pose guider"):
+    with pytest.raises(
+        InputError, match="emo_model.pth, taken for DICE-Talk's emotion model, is DICE-Talk's pose guider"
+    ):
         converted(resolve_checkpoint(source))
     assert not (source / "DICE-Talk" / "emo_model.safetensors").exists()
 
@@ -164,7 +168,11 @@ def test_a_missing_part_is_named(source):
 
 @pytest.mark.parametrize(
     "value, dtype, message",
-    [(1e5, "float16", "too large for float16. Use --dtype bfloat16"), (float("nan"), None, "not finite"), (float("inf"), "float32", "not finite")],
+    [
+        (1e5, "float16", "too large for float16. Use --dtype bfloat16"),
+        (float("nan"), None, "not finite"),
+        (float("inf"), "float32", "not finite"),
+    ],
 )
 def test_numbers_that_do_not_fit(source, value, dtype, message):
     path = source / "DICE-Talk" / "pose_guider.pth"
@@ -178,7 +186,10 @@ def test_numbers_that_do_not_fit(source, value, dtype, message):
 
 @pytest.mark.parametrize(
     "raised, seen",
-    [(KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)), (OSError(errno.ENOSPC, "No space left"), pytest.raises(InputError, match="No space left"))],
+    [
+        (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
+        (OSError(errno.ENOSPC, "No space left"), pytest.raises(InputError, match="No space left")),
+    ],
 )
 def test_interrupted_it_leaves_no_half_file_and_can_be_run_again(source, monkeypatch, raised, seen):
     def stop(*arguments):

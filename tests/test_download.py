@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from dicetalk import download
+from dicetalk.checkpoints import resolve_checkpoint
 from dicetalk.commands import download as command
 from dicetalk.download import HUB_FILES, PRIOR_SHA256, PRIOR_SIZE, describe, fetch, plan_download
 from dicetalk.errors import InputError
@@ -29,7 +30,8 @@ class Hub:
 
     def __init__(self):
         self.repositories = {
-            repository: {name: f"{repository} {name}".encode() * 50 for name in names} for repository, names in HUB_FILES.values()
+            repository: {name: f"{repository} {name}".encode() * 50 for name in names}
+            for repository, names in HUB_FILES.values()
         }
         self.repositories["EEEELY/DICE-Talk"]["unet.pth"] = UNET
         self.repositories["EEEELY/DICE-Talk"]["README.md"] = b"about"
@@ -45,14 +47,21 @@ class Hub:
             if not name.endswith((".json", ".md")):
                 entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
             siblings.append(entry)
-        return {"id": repository, "sha": "c0ffee" + "0" * 34, "gated": "auto" if repository in self.gated else False, "siblings": siblings}
+        return {
+            "id": repository,
+            "sha": "c0ffee" + "0" * 34,
+            "gated": "auto" if repository in self.gated else False,
+            "siblings": siblings,
+        }
 
 
 def handler(hub):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             path = self.path.partition("?")[0]
-            hub.requests.append((path, self.headers.get("Range"), self.headers.get("Authorization"), self.headers.get("Host")))
+            hub.requests.append(
+                (path, self.headers.get("Range"), self.headers.get("Authorization"), self.headers.get("Host"))
+            )
             if path.startswith("/priors/"):
                 return self.answer(hub.priors[path.rpartition("/")[2]])
             if path.startswith("/cdn/"):
@@ -102,11 +111,14 @@ def handler(hub):
 def hub(monkeypatch):
     hub = Hub()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(hub))
+    server.handle_error = lambda *arguments: None  # a client that went away in the middle of an answer
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(download, "PRIORS_URL", f"{hub.endpoint}/priors/")
-    monkeypatch.setattr(download, "PRIOR_SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in hub.priors.items()})
+    monkeypatch.setattr(
+        download, "PRIOR_SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in hub.priors.items()}
+    )
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -285,7 +297,9 @@ def test_a_prior_with_another_checksum_is_removed(hub, plan, tmp_path, served):
 
 def test_the_priors_are_pinned():
     files, _ = plan_download("nowhere", ["emotions"])
-    assert {file.target.name: file.checksum for file in files} == {name: f"sha256:{digest}" for name, digest in PRIOR_SHA256.items()}
+    assert {file.target.name: file.checksum for file in files} == {
+        name: f"sha256:{digest}" for name, digest in PRIOR_SHA256.items()
+    }
     assert all("/a8a92b164a3f552414d06a463a2b2e8eeb92db0b/examples/emo/" in file.url for file in files)
     assert all(file.url.startswith("https://") and file.size == 1403 for file in files)
 
@@ -354,7 +368,11 @@ def test_command_says_what_and_how_much_before_it_starts(hub, run, tmp_path, cap
         run()
     printed = capsys.readouterr().out
     assert f"To fetch into {tmp_path / 'set'}:" in printed and "20 files, " in printed
-    assert f"{tmp_path / 'set' / 'DICE-Talk' / 'unet.pth'}" in printed and "512 kB" in printed and "from EEEELY/DICE-Talk" in printed
+    assert (
+        f"{tmp_path / 'set' / 'DICE-Talk' / 'unet.pth'}" in printed
+        and "512 kB" in printed
+        and "from EEEELY/DICE-Talk" in printed
+    )
     assert not (tmp_path / "set").exists()
     assert run("--yes") == 0
     assert "Fetched 20 files" in capsys.readouterr().out
@@ -401,6 +419,29 @@ def test_default_place(run, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "ComfyUI"))
     assert run("--yes", "--only", "emotions", output=None) == 0
     assert len(contents(tmp_path / "ComfyUI" / "models" / "dicetalk")) == 8
+
+
+def test_what_an_older_port_left_is_completed(run, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    names = [
+        "dice_talk/unet.pth",
+        "dice_talk/pose_guider.pth",
+        "sonic/whisper-tiny/config.json",
+        "sonic/whisper-tiny/model.safetensors",
+    ]
+    for name in (*names, "dicetalk/tiny/unet.pth", "dicetalk/tiny/UNTRAINED"):
+        (models / name).parent.mkdir(parents=True, exist_ok=True)
+        (models / name).write_bytes(b"theirs")
+    assert run("--yes", "--only", "dice-talk", "whisper", output=None) == 0
+    new = {"DICE-Talk/audio_linear.pth", "DICE-Talk/emo_model.pth"}
+    assert contents(models / "dice_talk").keys() == {"unet.pth", "pose_guider.pth", *new}
+    checkpoint = resolve_checkpoint(models / "dice_talk")
+    assert len(checkpoint.files) == 4 and checkpoint.file("unet") == models / "dice_talk" / "unet.pth"
+    (models / "sonic" / "whisper-tiny" / "model.safetensors").unlink()
+    assert run("--yes", "--only", "whisper", output=None) == 0
+    assert resolve_checkpoint(models / "dice_talk").whisper == models / "dice_talk" / "whisper-tiny"
+    assert len(contents(models / "dice_talk" / "whisper-tiny")) == 2
 
 
 def test_describe(hub, plan, tmp_path):

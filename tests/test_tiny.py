@@ -119,7 +119,11 @@ def test_never_writes_over_other_things(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [(["file"], "file cannot be written"), (["file/below"], "file/below cannot be written"), (["new", "--seed", -1], "--seed")],
+    [
+        (["file"], "file cannot be written"),
+        (["file/below"], "file/below cannot be written"),
+        (["new", "--seed", -1], "--seed"),
+    ],
 )
 def test_unusable_arguments(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)

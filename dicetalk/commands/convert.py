@@ -1,4 +1,4 @@
-"""Convert a checkpoint's .pth and .npy files to safetensors, which load faster and can hold nothing but numbers.
+"""Convert a checkpoint's .pth and .npy files to safetensors, which can hold nothing but numbers.
 Each new file records the name and SHA-256 of the file that it comes from; files that are converted already are left as
 they are, so that an interrupted run can be repeated."""
 
@@ -6,7 +6,9 @@ HELP = "convert a published checkpoint to safetensors"
 
 
 def add_arguments(parser):
-    parser.add_argument("source", metavar="SOURCE", help="a checkpoint folder, or the name of one in ComfyUI's models/dicetalk")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a checkpoint folder, or the name of one in ComfyUI's models/dicetalk"
+    )
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -15,7 +17,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
-        help="precision of the weights (default: as they are; the published ones are float32, and half of it is enough to use them)",
+        help="precision of the weights (default: as they are)",
     )
 
 

@@ -1,6 +1,6 @@
-"""Fetch what a checkpoint lacks: DICE-Talk's four parts, Whisper and Stable Video Diffusion from the Hugging Face hub, and the
-emotion priors from the authors' repository. Says what and how much before it starts. Files that are there stay as they are;
-an interrupted download goes on where it stopped."""
+"""Fetch what a checkpoint lacks: DICE-Talk's four parts, Whisper and Stable Video Diffusion from the Hugging Face hub,
+and the emotion priors from the authors' repository. Says what and how much before it starts. Files that are there stay
+as they are; an interrupted download goes on where it stopped."""
 
 HELP = "fetch the published checkpoint, or what is missing of it"
 
@@ -9,13 +9,15 @@ def add_arguments(parser):
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="the checkpoint folder (default: ComfyUI's models/dicetalk if a ComfyUI is found, else ./checkpoints)",
+        help="the checkpoint folder (default: the one in ComfyUI's models folder, or models/dicetalk if there is none "
+        "yet; without ComfyUI, ./checkpoints)",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         choices=("dice-talk", "whisper", "svd", "emotions"),
-        help="fetch only these: DICE-Talk's parts, Whisper, Stable Video Diffusion's VAE and CLIP vision, the emotion priors",
+        help="fetch only these: DICE-Talk's parts, Whisper, Stable Video Diffusion's VAE and CLIP vision, the emotion "
+        "priors",
     )
     parser.add_argument("--yes", action="store_true", help="start without asking")
 
@@ -53,13 +55,14 @@ def run(args):
 def _output(given):
     from pathlib import Path
 
-    from ..checkpoints import comfyui_models_folders
+    from ..checkpoints import comfyui_models_folders, find_checkpoints
 
     if given:
         return Path(given).expanduser().absolute()
     for models in comfyui_models_folders():
         if models.is_dir():
-            return models / "dicetalk"
+            found = find_checkpoints([models / "dicetalk"]).values()
+            return next((checkpoint.root for checkpoint in found if not checkpoint.untrained), models / "dicetalk")
     return Path("checkpoints").absolute()
 
 

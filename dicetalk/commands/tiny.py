@@ -5,7 +5,9 @@ HELP = "write a tiny, untrained checkpoint to try things out with"
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", metavar="DIR", help="where to write it; a new or empty folder, or an earlier one of these")
+    parser.add_argument(
+        "folder", metavar="DIR", help="where to write it; a new or empty folder, or an earlier one of these"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
 
 
