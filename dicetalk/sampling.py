@@ -1,0 +1,262 @@
+"""The sampling maths: window plan, three-way guidance, and the loop that the pipeline runs.
+
+Pure functions on numbers and tensors; the ComfyUI guider uses the same ones with ComfyUI's samplers.
+"""
+
+from dataclasses import dataclass
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+WINDOW = 25
+SHIFT = 7
+FPS = 12.5
+MOTION_BUCKET = 8
+EXPRESSION_BUCKET = 16
+LATENT_SCALE = 0.18215
+REFERENCE_SCALE = 3.0
+EMOTION_SCALE = 6.0
+
+UNCONDITIONAL, REFERENCE, CONDITIONAL = "unconditional", "reference", "conditional"
+BRANCHES = (UNCONDITIONAL, REFERENCE, CONDITIONAL)
+
+# Stable Video Diffusion's own scheduler settings (scheduler/scheduler_config.json of the published SVD-XT).
+SCHEDULER_CONFIG = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "sigma_max": 700.0,
+    "sigma_min": 0.002,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+}
+
+
+def windows(total: int, step: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT) -> list[list[int]]:
+    """The windows of one step, as frame indices in 0..total-1.
+
+    Windows start every `window - overlap` frames; the whole row of them moves left by `shift` frames a step
+    (modulo the window's length), and what leaves on one side comes back on the other.
+
+    Args:
+        total: number of frames sampled, the extra window included; at least `window`.
+        step: index of the sampling step, from 0.
+    """
+    offset = step * shift % window
+    return [[(start - offset + i) % total for i in range(window)] for start in range(0, total, window - overlap)]
+
+
+def window_plan(
+    num_frames: int,
+    steps: int,
+    window: int = WINDOW,
+    overlap: int = 0,
+    shift: int = SHIFT,
+    single_evaluation: bool = True,
+) -> list[list[list[int]]]:
+    """The windows to denoise at each step: all whose result reaches one of the first `num_frames` frames.
+
+    `num_frames + window` frames are sampled; the last `window` are dropped, so that near the end some windows touch
+    nothing that is kept. A frame depends on another only through a window that holds both, which makes leaving those
+    windows out exact.
+
+    Args:
+        num_frames: frames that are kept.
+        steps: number of sampling steps.
+        single_evaluation: True for samplers that call the model once a step, at its first sigma (Euler). False
+            for those that also call it at the next step's sigma (Heun), which need more windows.
+
+    Returns:
+        For each step, its windows as in `windows`.
+    """
+    plan = [windows(num_frames + window, step, window, overlap, shift) for step in range(steps)]
+    needed = set(range(num_frames))
+    for step in reversed(range(steps)):
+        if not single_evaluation and step + 1 < steps:
+            needed = needed.union(*(frames for frames in plan[step + 1] if needed.intersection(frames)))
+        reached = [frames for frames in plan[step] if needed.intersection(frames)]
+        needed = needed.union(*reached)
+        if not single_evaluation:
+            reached = [frames for frames in plan[step] if needed.intersection(frames)]
+        plan[step] = reached
+    return plan
+
+
+def needed_branches(reference_scale: float, emotion_scale: float) -> tuple[str, ...]:
+    """The branches that have a part in the guided prediction; with a scale of 1, or equal scales, one drops out."""
+    shares = {
+        UNCONDITIONAL: 1 - reference_scale,
+        REFERENCE: reference_scale - emotion_scale,
+        CONDITIONAL: emotion_scale,
+    }
+    return tuple(branch for branch in BRANCHES if shares[branch] != 0)
+
+
+def guide(predictions: dict[str, Tensor], reference_scale: float, emotion_scale: float) -> Tensor:
+    """U + reference_scale (R − U) + emotion_scale (C − R), from the branches that `needed_branches` names."""
+    shares = {
+        UNCONDITIONAL: 1 - reference_scale,
+        REFERENCE: reference_scale - emotion_scale,
+        CONDITIONAL: emotion_scale,
+    }
+    if len(predictions) == len(BRANCHES):
+        u, r, c = (predictions[branch] for branch in BRANCHES)
+        return u + reference_scale * (r - u) + emotion_scale * (c - r)
+    return sum(prediction * shares[branch] for branch, prediction in predictions.items())
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that a clip's denoising is conditioned on, before guidance; batch size 1. `N` frames are kept.
+
+    Attributes:
+        image_latent: (1, 4, h, w) the portrait, unscaled VAE latent (mode of the posterior).
+        clip_embeds: (1, dim) projected CLIP embedding of the portrait.
+        audio_tokens: (N, tokens, dim).
+        uncond_audio_tokens: (1, tokens, dim) tokens of an all-zero window.
+        emotion_tokens: (1 or N, tokens, dim), one set for the clip or one per frame.
+        uncond_emotion_tokens: (1, tokens, dim) tokens of the zero emotion.
+        face_mask: (1, 1, 8h, 8w) in 0..1.
+        pose_features: (1, channels, h, w).
+        fps, motion_bucket_id, expression_bucket_id: the UNet's three time ids.
+    """
+
+    image_latent: Tensor
+    clip_embeds: Tensor
+    audio_tokens: Tensor
+    uncond_audio_tokens: Tensor
+    emotion_tokens: Tensor
+    uncond_emotion_tokens: Tensor
+    face_mask: Tensor
+    pose_features: Tensor
+    fps: float = FPS
+    motion_bucket_id: float = MOTION_BUCKET
+    expression_bucket_id: float = EXPRESSION_BUCKET
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.audio_tokens)
+
+    def branch(self, name: str, frames: Sequence[int]) -> dict[str, Tensor]:
+        """One branch's inputs for a window; frames from `num_frames` on are the extra, unconditional ones.
+
+        Returns:
+            concat_latent (1, 4, h, w), clip_embeds (1, 1, 1, dim), audio_tokens (1, frames, tokens, dim),
+            emotion_tokens (1, frames or 1, tokens, dim), added_time_ids (1, 3).
+        """
+        seen = name != UNCONDITIONAL
+        told = name == CONDITIONAL
+        one_emotion = len(self.emotion_tokens) == 1 and max(frames) < self.num_frames
+        emotions = self.emotion_tokens.expand(self.num_frames, -1, -1)
+        ids = (self.fps, self.motion_bucket_id, self.expression_bucket_id)
+        return {
+            "concat_latent": self.image_latent if seen else torch.zeros_like(self.image_latent),
+            "clip_embeds": (self.clip_embeds if seen else torch.zeros_like(self.clip_embeds))[:, None, None],
+            "audio_tokens": _pick(self.audio_tokens, self.uncond_audio_tokens, frames, told)[None],
+            "emotion_tokens": _pick(
+                emotions, self.uncond_emotion_tokens, frames[:1] if one_emotion else frames, told
+            )[None],
+            "added_time_ids": torch.tensor([ids], dtype=torch.float32, device=self.image_latent.device),
+        }
+
+
+def _pick(tokens: Tensor, unconditional: Tensor, frames: Sequence[int], told: bool) -> Tensor:
+    """The tokens of these frames; the unconditional ones past the end, and everywhere when not told."""
+    if not told:
+        return unconditional.expand(len(frames), -1, -1)
+    return torch.cat([tokens[f : f + 1] if f < len(tokens) else unconditional for f in frames])
+
+
+def denoise_window(unet, conditions: Conditions, latents: Tensor, timestep, frames, branches) -> dict[str, Tensor]:
+    """Run the UNet once on a window, all branches as one batch.
+
+    Args:
+        unet: a `DiceTalkUNet`.
+        latents: (frames, 4, h, w) of this window, scaled for the model.
+        timestep: 0.25·log sigma.
+        frames: the window's frame indices.
+        branches: names out of `BRANCHES`.
+
+    Returns:
+        {branch: (frames, 4, h, w) predicted v}.
+    """
+    dtype, device = unet.dtype, unet.device
+    inputs = [conditions.branch(branch, frames) for branch in branches]
+
+    def batch(name):
+        return torch.cat([each[name] for each in inputs]).to(device, dtype)
+
+    sample = latents.to(device, dtype).expand(len(branches), -1, -1, -1, -1)
+    portrait = batch("concat_latent")[:, None].expand(-1, len(frames), -1, -1, -1)
+    prediction = unet(
+        torch.cat([sample, portrait], dim=2),
+        timestep,
+        encoder_hidden_states=batch("clip_embeds"),
+        added_time_ids=batch("added_time_ids").float(),
+        audio_tokens=batch("audio_tokens"),
+        emotion_tokens=batch("emotion_tokens"),
+        pose_features=conditions.pose_features[:, None].to(device, dtype),
+        face_mask=conditions.face_mask.to(device, dtype),
+        return_dict=False,
+    )[0]
+    return dict(zip(branches, prediction))
+
+
+def sample(
+    unet,
+    conditions: Conditions,
+    noise: Tensor,
+    scheduler,
+    num_inference_steps: int = 25,
+    reference_scale: float = REFERENCE_SCALE,
+    emotion_scale: float = EMOTION_SCALE,
+    window: int = WINDOW,
+    overlap: int = 0,
+    shift: int = SHIFT,
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    on_window: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Denoise a clip as published: Euler over sliding windows with three-way guidance.
+
+    Args:
+        unet: a `DiceTalkUNet`; runs on its own device, in its own dtype. Latents stay float32.
+        noise: (N + window, 4, h, w) standard normal.
+        scheduler: a diffusers scheduler of one model call a step, such as `EulerDiscreteScheduler` made from
+            `SCHEDULER_CONFIG`.
+        on_step: called after each step with its index, its timestep and the latents (N + window, 4, h, w);
+            returns the latents to go on with.
+        on_window: called after each window with the number of windows done and of all.
+
+    Returns:
+        (N, 4, h, w) latents, scaled by 0.18215, float32, on the UNet's device.
+    """
+    device = unet.device
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    noise = noise.to(device, torch.float32)
+    portrait = conditions.image_latent.to(device, torch.float32) * LATENT_SCALE
+    latents = portrait + noise * scheduler.sigmas[0].to(device)
+
+    plan = window_plan(conditions.num_frames, num_inference_steps, window, overlap, shift)
+    branches = needed_branches(reference_scale, emotion_scale)
+    total, done = sum(map(len, plan)), 0
+    for step, timestep in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        prediction, count = torch.zeros_like(latents), latents.new_zeros(len(latents), 1, 1, 1)
+        for frames in plan[step]:
+            parts = denoise_window(unet, conditions, scaled[frames], timestep, frames, branches)
+            parts = {branch: part.float() for branch, part in parts.items()}
+            prediction[frames] += guide(parts, reference_scale, emotion_scale)
+            count[frames] += 1
+            done += 1
+            if on_window is not None:
+                on_window(done, total)
+        latents = scheduler.step(prediction / count.clamp(min=1), timestep, latents, return_dict=False)[0]
+        if on_step is not None:
+            latents = on_step(step, timestep, latents)
+    return latents[: conditions.num_frames]
