@@ -5,6 +5,7 @@ priors from the authors' repository on GitHub, at a fixed commit. Every file's s
 the hub, or this module, says. An interrupted download goes on where it stopped.
 """
 
+import functools
 import hashlib
 import os
 import ssl
@@ -247,6 +248,7 @@ def _fetch_small(file):
         _check(part, file)
 
 
+@functools.cache
 def _tls():
     """The system's certificates, and those that come with Python packages, since some systems' are not found."""
     context = ssl.create_default_context()
