@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .errors import InputError
+from .placement import Placed
 
 SAMPLE_RATE = 16000
 SAMPLES_PER_FRAME = 1280
@@ -232,7 +233,7 @@ def _encoder_prefix(names):
     raise ValueError("it holds no Whisper encoder")
 
 
-class AudioProjection(nn.Module):
+class AudioProjection(Placed, nn.Module):
     """Maps each frame's window of Whisper states to tokens for the UNet's audio attention.
 
     Its tensors are named and shaped as in the published file audio_linear.pth.

@@ -7,7 +7,7 @@ import sys
 
 from .errors import InputError
 
-COMMANDS = ("generate", "verify", "download", "convert", "tiny")
+COMMANDS = ("generate", "verify", "download", "convert", "tiny", "emotion")
 
 
 def main(argv=None):

@@ -3,8 +3,10 @@
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 
+from .placement import Placed
 
-class PoseGuider(ControlNetConditioningEmbedding):
+
+class PoseGuider(Placed, ControlNetConditioningEmbedding):
     """Face mask in pixels → features at latent size (published file `pose_guider.pth`).
 
     The layers are those of a ControlNet's conditioning embedding: eight 3×3 convolutions with SiLU between them,

@@ -25,6 +25,7 @@ _EXPORTS = {
     "distinct_tokens": "tokens",
     "emotion_tokens": "tokens",
     "frame_means": "tokens",
+    "bank_options": "tokens",
     "EmotionModel": "model",
 }
 __all__ = list(_EXPORTS)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..placement import Placed
 from .options import FULL_BANK, BankOptions
 
 CHUNK = 16  # emotions whose attention is held in memory at a time
@@ -77,7 +78,7 @@ class EmotionClassifier(nn.Module):
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(pooled)))))
 
 
-class EmotionModel(nn.Module):
+class EmotionModel(Placed, nn.Module):
     """Emotion Bank, its attention and the emotion classifier; the defaults are the released sizes.
 
     Calling the model is `tokens`. All of it runs on the device and in the type of what it is given, which

@@ -65,6 +65,12 @@ def emotion_tokens(model, emotion, num_frames, fps=FPS, device=None, dtype=None,
     return tokens if len(tokens) == 1 else tokens[index.to(tokens.device)]
 
 
+def bank_options(emotion):
+    """The BankOptions that the unconditional tokens go with: those of the emotion, or of the first of its several."""
+    first = emotion.keys[0].emotion if hasattr(emotion, "keys") else emotion
+    return first.parts[0][1].bank
+
+
 def value_tokens(model, values, device=None, dtype=None, on_chunk=None):
     """The tokens of a list of N Emotions or TokenMixes, (N, tokens, width); see `distinct_tokens`."""
     return _mixed(model, values, *model.placement(device, dtype), on_chunk)
