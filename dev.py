@@ -21,6 +21,7 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
 TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "websocket-client>=1.8"]
+QUICK = ["--size", "256", "--steps", "8"]  # for the demo without weights
 COMFYUI_VERSION = "0.33.0"
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
 
@@ -47,10 +48,12 @@ def demo(arguments):
     checkpoint = find_checkpoint()
     if checkpoint is None:
         checkpoint = CACHE / "tiny"
+        arguments = [*QUICK, *arguments]
         print(
             "\nNo DICE-Talk weights were found, so a tiny untrained network takes their place: the whole way from the "
-            "portrait\nto the video is run, but the picture will be noise. `python -m dicetalk download` gets the "
-            "weights.\n"
+            "portrait\nto the video is run, small and in few steps, but the picture will be noise. "
+            "`python -m dicetalk download`\ngets the weights.\n",
+            flush=True,
         )
         run(PYTHON, "-m", "dicetalk", "tiny", checkpoint)
     video = ROOT / "talking.mp4"
@@ -59,7 +62,7 @@ def demo(arguments):
         *("--portrait", "examples/portrait.jpg", "--audio", "examples/speech.flac", "--emotion", "happy"),
         *("--output", video, *arguments),
     )
-    print(f"\nThe video: {video}")
+    print(f"\nThe video: {video}", flush=True)
     return 0
 
 

@@ -1,13 +1,16 @@
 import json
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from dicetalk.cli import main
+from dicetalk.video import read_metadata
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PORTRAIT, SPEECH = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.flac"
@@ -38,11 +41,6 @@ def generate(tiny_checkpoint, tmp_path, capsys):
         return code, printed.out, printed.err
 
     return run
-
-
-def broken(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    return tmp_path / name
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def broken(tmp_path, name, content):
     ],
 )
 def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setattr("dicetalk.commands.generate.make_frames", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("dicetalk.commands.generate.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
     monkeypatch.chdir(tmp_path)
 
     code, out, err = generate(**changes)
@@ -124,3 +122,62 @@ def test_unknown_choices(option, capsys):
         main(["generate", "--portrait", "a", "--audio", "b", "--output", "c.mp4", option, "7"])
     assert exit.value.code == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fps", "frames"), [("12.5", 5), ("25", 9)])
+def test_a_video_is_made(generate, tmp_path, fps, frames):
+    code, out, err = generate(fps=fps, emotion="happy:1.3", seed=7)
+
+    assert code == 0, err
+    assert "untrained" in out and "noise" in out
+    assert f"{tmp_path / 'out.mp4'}: {frames} frames" in out
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert video.average_rate == Fraction(fps)
+        assert abs(audio.duration * audio.time_base - video.duration * video.time_base) <= 1 / video.average_rate
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [picture.shape for picture in pictures] == [(64, 64, 3)] * frames
+    assert any(np.any(picture != pictures[0]) for picture in pictures[1:])
+
+    metadata = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])
+    expected = {"emotion": "happy:1.3", "seed": 7, "steps": 2, "portrait": "portrait.jpg", "untrained": True}
+    assert expected.items() <= metadata.items()
+    assert {"version", "dtype", "face", "size", "reference_scale", "emotion_scale", "audio", "fps"} <= metadata.keys()
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_the_same_seed_gives_the_same_video(generate, tmp_path):
+    videos = {}
+    for name, seed in (("a.mp4", 1), ("b.mp4", 1), ("c.mp4", 2)):
+        assert generate(output=tmp_path / name, seed=seed, length=0.16)[0] == 0
+        with av.open(str(tmp_path / name)) as container:
+            videos[name] = np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+    assert np.array_equal(videos["a.mp4"], videos["b.mp4"])
+    assert not np.array_equal(videos["a.mp4"], videos["c.mp4"])
+
+
+def test_crop_face_and_timeline(generate, tmp_path):
+    code, out, err = generate(
+        crop=True, margin=0.2, face="180,60,320,250", emotion="0s neutral; 0.2s (sad 0.7 + fear) smooth", length=0.24
+    )
+    assert code == 0, err
+    metadata = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])
+    assert metadata["face"] == [180, 60, 320, 250]
+    x1, y1, x2, y2 = metadata["crop_box"]
+    assert x2 - x1 < 300 and y2 - y1 < 300
+
+
+def test_an_interrupted_run_leaves_nothing(generate, tmp_path, monkeypatch):
+    from dicetalk.pipeline import DiceTalkPipeline
+
+    decode = DiceTalkPipeline.decode
+
+    def interrupted(*args, **kwargs):
+        yield next(decode(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DiceTalkPipeline, "decode", interrupted)
+    code, _, err = generate(decode_chunk_size=2)
+    assert code == 130
+    assert "interrupted" in err
+    assert os.listdir(tmp_path) == []

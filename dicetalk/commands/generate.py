@@ -60,7 +60,7 @@ def run(args):
     """Check everything that can be checked without the weights, then load them, sample, decode and write."""
     check_numbers(args)
     face_box = parse_face(args.face)
-    output = check_output(args)
+    check_output(args)
 
     from ..emotion import read_argument, resolve
 
@@ -89,20 +89,29 @@ def run(args):
     portrait = prepare_portrait(image, face_box, short_side=args.size, crop=args.crop, expand_ratio=args.margin)
     if checkpoint.untrained:
         print(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.", flush=True)
-    frames = make_frames(args, checkpoint, portrait, audio, emotion, device, dtype)
-    count = write(output, frames, args, audio, settings(args, checkpoint, portrait, device, dtype))
+
+    pipeline = load_pipeline(checkpoint, dtype, device)
+    latents = sample_latents(args, pipeline, portrait, audio, emotion)
+    count = write(args, pipeline, latents, audio, settings(args, checkpoint, portrait, device, dtype))
     width, height = portrait.image.size
-    print(f"{output}: {count} frames, {count / float(args.fps):.2f} s at {args.fps} fps, {width}×{height} pixels")
+    print(f"{args.output}: {count} frames, {count / float(args.fps):.2f} s at {args.fps} fps, {width}×{height} pixels")
     return 0
 
 
-def make_frames(args, checkpoint, portrait, audio, emotion, device, dtype):
-    """The video's frames at 12.5 fps, (N, H, W, 3) floats in 0..1."""
-    import torch
+def load_pipeline(checkpoint, dtype, device):
+    from transformers.utils import logging
 
     from ..pipeline import DiceTalkPipeline
 
-    pipeline = DiceTalkPipeline.from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
+    logging.disable_progress_bar()  # one that flashes by for each of the parts
+    return DiceTalkPipeline.from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
+
+
+def sample_latents(args, pipeline, portrait, audio, emotion):
+    """The sampled latents, one a frame at 12.5 fps."""
+    import torch
+
+    pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None)
     return pipeline(
         portrait=portrait,
         audio=audio,
@@ -111,13 +120,12 @@ def make_frames(args, checkpoint, portrait, audio, emotion, device, dtype):
         reference_scale=args.reference_scale,
         emotion_scale=args.emotion_scale,
         generator=torch.Generator("cpu").manual_seed(args.seed),
-        decode_chunk_size=args.decode_chunk_size,
-        output_type="np",
+        output_type="latent",
     ).frames
 
 
-def write(output, frames, args, audio, metadata):
-    """Write the video with a progress bar; returns how many frames it has."""
+def write(args, pipeline, latents, audio, metadata):
+    """Decode and write the video piece by piece, with a progress bar; returns how many frames it has."""
     from fractions import Fraction
 
     from tqdm import tqdm
@@ -125,14 +133,14 @@ def write(output, frames, args, audio, metadata):
     from ..audio import SAMPLE_RATE
     from ..video import double_frame_rate, write_video
 
-    total = len(frames)
+    chunks = pipeline.decode(latents, args.decode_chunk_size)
+    frames, total = (frame for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy()), len(latents)
     if args.fps == "25":
         frames, total = double_frame_rate(frames), 2 * total - 1
-    frames = tqdm(frames, desc="Writing", total=total, unit="frame", disable=None)
+    frames = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
     comment = f"Made with DICE-Talk: {args.emotion}, seed {args.seed}"
-    return write_video(
-        output, frames, Fraction(args.fps), audio, SAMPLE_RATE, {"comment": comment, "dicetalk": metadata}
-    )
+    metadata = {"comment": comment, "dicetalk": metadata}
+    return write_video(args.output, frames, Fraction(args.fps), audio, SAMPLE_RATE, metadata)
 
 
 def settings(args, checkpoint, portrait, device, dtype):
@@ -188,7 +196,7 @@ def parse_face(text):
 
 
 def check_output(args):
-    """The output path, known to be writable, an MP4, and none of the files that are read."""
+    """Refuse an output that is no MP4, cannot be written, or is one of the files that are read."""
     from ..video import check_writable
 
     output = Path(args.output)
@@ -198,4 +206,3 @@ def check_output(args):
     for flag, given in (("--portrait", args.portrait), ("--audio", args.audio)):
         if output.exists() and Path(given).exists() and output.samefile(given):
             raise InputError(f"--output is the file that {flag} reads, {given}: write to another one.")
-    return output
