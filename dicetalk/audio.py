@@ -133,7 +133,7 @@ def load_whisper_encoder(folder, dtype=torch.float32):
     Args:
         folder: a transformers model folder: config.json with model.safetensors or pytorch_model.bin (which is read
             without running anything that a pickle asks for).
-        dtype: precision of the weights.
+        dtype: precision of the weights; None keeps what the file has.
 
     Returns:
         transformers' `WhisperEncoder` on the CPU, in evaluation mode, without gradients.
@@ -185,7 +185,9 @@ def load_whisper_encoder(folder, dtype=torch.float32):
         raise InputError(
             f"{weights_path} does not fit {config_path} ({'; '.join(problems[:3])}{more}): {_WHISPER_REMEDY}"
         )
-    encoder.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()}, assign=True)
+    if dtype is not None:
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    encoder.load_state_dict(weights, assign=True)
     return encoder.eval().requires_grad_(False)
 
 

@@ -1,0 +1,28 @@
+"""What a creator sees: ComfyUI nodes, thin faces on `dicetalk`."""
+
+from comfy_api.latest import ComfyExtension
+
+from .audio import DiceTalkAudioFeatures
+from .emotion import DiceTalkEmotion
+from .loader import DiceTalkLoader, register_folder
+from .portrait import DiceTalkPortrait
+from .sampling import DiceTalkGuider, DiceTalkSampler
+
+
+class DiceTalkExtension(ComfyExtension):
+    async def on_load(self):
+        register_folder()
+
+    async def get_node_list(self):
+        return [
+            DiceTalkLoader,
+            DiceTalkAudioFeatures,
+            DiceTalkPortrait,
+            DiceTalkEmotion,
+            DiceTalkGuider,
+            DiceTalkSampler,
+        ]
+
+
+async def comfy_entrypoint() -> DiceTalkExtension:
+    return DiceTalkExtension()

@@ -1,0 +1,86 @@
+"""Load DICE-Talk."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..dicetalk.checkpoints import find_checkpoints, resolve_checkpoint
+from .types import DiceTalk
+
+FOLDER = "dicetalk"
+_NONE = "(no checkpoint found)"
+_WEIGHT_TYPES = {
+    "default": {},
+    "fp32": {"dtype": torch.float32},
+    "fp16": {"dtype": torch.float16},
+    "bf16": {"dtype": torch.bfloat16},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+}
+
+
+def register_folder():
+    """Make `models/dicetalk` known to ComfyUI, so that extra_model_paths.yaml can name more such folders."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER), is_default=True)
+
+
+def checkpoint_roots():
+    """The folders to look for checkpoints in: ComfyUI's, then those of older ports."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(FOLDER)]
+    return roots + [Path(folder_paths.models_dir) / "dice_talk"]
+
+
+class DiceTalkLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        names = list(find_checkpoints(checkpoint_roots())) or [_NONE]
+        return io.Schema(
+            node_id="DiceTalkLoader",
+            display_name="Load DICE-Talk",
+            category="DICE-Talk",
+            description="Loads a DICE-Talk checkpoint: the MODEL that draws, and the parts that hear and feel.",
+            search_aliases=["dice talk", "talking head", "lip sync", "avatar", "portrait animation", "emotion"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=names,
+                    tooltip="A folder in models/dicetalk that holds DICE-Talk/unet.pth (or .safetensors), its other "
+                    "parts, whisper-tiny and emotions. `python -m dicetalk download` fetches them.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(_WEIGHT_TYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="Type that the UNet's weights are kept in. default lets ComfyUI choose; fp8 halves the "
+                    "memory of fp16 at some loss; fp8_e4m3fn_fast also multiplies in fp8 where the GPU can.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The denoiser, for DICE-Talk Sampler or DICE-Talk Guider."),
+                DiceTalk.Output(display_name="dicetalk", tooltip="Speech, pose and emotion parts of the checkpoint."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint, weight_dtype):
+        # Looked up again, since files may have come after ComfyUI started.
+        names = find_checkpoints(checkpoint_roots())
+        if checkpoint in names:
+            return True
+        found = f"found are {', '.join(names)}" if names else "none is there"
+        return (
+            f"The DICE-Talk checkpoint {checkpoint!r} is not in {checkpoint_roots()[0]} ({found}): put DICE-Talk/, "
+            "whisper-tiny/ and emotions/ there, or fetch them with `python -m dicetalk download`."
+        )
+
+    @classmethod
+    def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:
+        from .model import load_unet  # diffusers and transformers are slow to import: only when first used
+        from .parts import DiceTalkParts
+
+        names = find_checkpoints(checkpoint_roots())
+        found = names.get(checkpoint) or resolve_checkpoint(checkpoint, checkpoint_roots())
+        return io.NodeOutput(load_unet(found.file("unet"), _WEIGHT_TYPES[weight_dtype]), DiceTalkParts(found))

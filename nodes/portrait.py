@@ -1,0 +1,155 @@
+"""DICE-Talk Portrait."""
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+
+from ..dicetalk.errors import InputError
+from ..dicetalk.portrait import prepare_portrait
+from .types import EncodedPortrait, Portrait
+
+_LATENT_CHANNELS = 4
+_CLIP_WIDTH = 1024
+
+
+class DiceTalkPortrait(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DiceTalkPortrait",
+            display_name="DICE-Talk Portrait",
+            category="DICE-Talk",
+            description="Prepares the image that is to talk: finds the face (or takes a box or a mask), crops and "
+            "resizes, and encodes it.",
+            search_aliases=["talking head", "avatar", "portrait animation", "face"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture of one person. Of a batch, the first is used."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="Stable Video Diffusion's CLIP vision tower (ViT-H, 1024-wide embeddings), for instance "
+                    "from Image Only Checkpoint Loader with svd_xt.safetensors.",
+                ),
+                io.Vae.Input("vae", tooltip="Stable Video Diffusion's VAE, for instance from svd_xt.safetensors."),
+                io.Int.Input(
+                    "short_side",
+                    default=512,
+                    min=128,
+                    max=2048,
+                    step=64,
+                    tooltip="The short side of the video in pixels; both sides become multiples of 64. The model was "
+                    "trained at 512.",
+                ),
+                io.Boolean.Input(
+                    "crop", default=False, tooltip="Cut a square around the face; otherwise the whole picture is used."
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=0.5,
+                    min=0.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="With crop: how much is kept on every side of the face, as a share of the face's size.",
+                ),
+                io.BoundingBox.Input(
+                    "bboxes",
+                    optional=True,
+                    force_input=True,
+                    socketless=False,
+                    tooltip="Where the face is, for instance from Detect Face Landmarks (MediaPipe). The largest box "
+                    "of the first picture is used. Without it and without a mask the face is searched for.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Where the face may move, of the picture's size. Goes before bboxes."
+                ),
+            ],
+            outputs=[
+                Portrait.Output(display_name="portrait", tooltip="For DICE-Talk Sampler or Guider."),
+                io.Image.Output(display_name="image", tooltip="The portrait as the model sees it."),
+                io.Mask.Output(display_name="mask", tooltip="Where the face may move."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, clip_vision, vae, short_side, crop, margin, bboxes=None, mask=None) -> io.NodeOutput:
+        box = None if mask is not None else largest_box(bboxes)
+        if mask is not None:
+            mask = _mask_for(mask, image)
+        prepared = prepare_portrait(_to_pil(image), box, short_side, crop, margin, mask)
+        pixels = _to_image(prepared.image)
+        face_mask = torch.from_numpy(prepared.face_mask)
+        portrait = EncodedPortrait(
+            prepared=prepared,
+            original=image[:1, :, :, :3],
+            latent=_encode_latent(vae, pixels),
+            clip_embeds=_encode_clip(clip_vision, prepared.image),
+            face_mask=face_mask[None, None],
+        )
+        preview = pixels * (0.35 + 0.65 * face_mask[None, :, :, None])
+        return io.NodeOutput(portrait, pixels, face_mask[None], ui=ui.PreviewImage(preview, cls=cls))
+
+
+def largest_box(boxes):
+    """The largest box of the first picture, x1, y1, x2, y2; None when nothing is wired.
+
+    Args:
+        boxes: {x, y, width, height}, a list of them, or one such list per picture.
+
+    Raises:
+        InputError: boxes are wired but none is there, or they are something else.
+    """
+    if boxes is None:
+        return None
+    if isinstance(boxes, list) and boxes and isinstance(boxes[0], list):
+        boxes = boxes[0]
+    boxes = [boxes] if isinstance(boxes, dict) else boxes
+    if not boxes:
+        raise InputError("bboxes holds no box for the first picture: no face was detected. Draw a mask instead.")
+    try:
+        box = max(boxes, key=lambda each: each["width"] * each["height"])
+        return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+    except (TypeError, KeyError):
+        raise InputError("bboxes does not hold boxes of x, y, width and height: connect a BOUNDING_BOX.") from None
+
+
+def _to_pil(image):
+    return Image.fromarray((image[0, :, :, :3].cpu().float().clamp(0, 1).numpy() * 255).round().astype(np.uint8))
+
+
+def _to_image(picture):
+    return torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None]
+
+
+def _mask_for(mask, image):
+    """The first mask as an array, at the picture's size."""
+    if mask.shape[-2:] != image.shape[1:3]:
+        size = f"{mask.shape[-1]}×{mask.shape[-2]}"
+        raise InputError(
+            f"mask is {size} pixels and the image {image.shape[2]}×{image.shape[1]}: give a mask of the image's size."
+        )
+    return mask.reshape(-1, *mask.shape[-2:])[0].cpu().float().numpy()
+
+
+def _encode_latent(vae, pixels):
+    latent = vae.encode(pixels)
+    expected = (1, _LATENT_CHANNELS, pixels.shape[1] // 8, pixels.shape[2] // 8)
+    if tuple(latent.shape) != expected:
+        raise InputError(
+            f"vae gave a latent of shape {tuple(latent.shape)} instead of {expected}: it is another model's VAE. "
+            "Connect Stable Video Diffusion's."
+        )
+    return latent.float()
+
+
+def _encode_clip(clip_vision, picture):
+    """Squashed to the tower's square with Lanczos, as the model was trained."""
+    size = clip_vision.image_size
+    squashed = _to_image(picture.resize((size, size), Image.Resampling.LANCZOS))
+    embeds = clip_vision.encode_image(squashed, crop=False)["image_embeds"]
+    if embeds is None or embeds.shape[-1] != _CLIP_WIDTH:
+        width = "no projected embedding" if embeds is None else f"embeddings {embeds.shape[-1]} wide"
+        raise InputError(
+            f"clip_vision gives {width} instead of {_CLIP_WIDTH}: it is another model's. Connect Stable Video "
+            "Diffusion's CLIP vision tower (ViT-H)."
+        )
+    return embeds.float()

@@ -1,0 +1,189 @@
+"""DICE-Talk Guider and DICE-Talk Sampler."""
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+from comfy_api.latest import io
+
+from ..dicetalk.sampling import EMOTION_SCALE, EXPRESSION_BUCKET, MOTION_BUCKET, REFERENCE_SCALE, Conditions
+from .types import Audio, DiceTalk, Emotion, Portrait
+
+
+def _inputs():
+    return [
+        io.Model.Input("model", tooltip="From Load DICE-Talk; LoRA, compile and cache nodes may stand between."),
+        DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
+        Portrait.Input("portrait", tooltip="From DICE-Talk Portrait."),
+        Audio.Input("audio_features", tooltip="From DICE-Talk Audio Features; gives the number of frames."),
+        Emotion.Input("emotion", tooltip="From DICE-Talk Emotion and its kin."),
+        io.Float.Input(
+            "reference_scale",
+            default=REFERENCE_SCALE,
+            min=0.0,
+            max=20.0,
+            step=0.1,
+            tooltip="How closely the frames keep to the portrait.",
+        ),
+        io.Float.Input(
+            "emotion_scale",
+            default=EMOTION_SCALE,
+            min=0.0,
+            max=20.0,
+            step=0.1,
+            tooltip="How strongly speech and emotion act.",
+        ),
+    ]
+
+
+def _window_inputs():
+    return [
+        io.Int.Input(
+            "overlap",
+            default=0,
+            min=0,
+            max=24,
+            advanced=True,
+            tooltip="Frames that neighbouring windows of 25 share. 0 as published; more costs time.",
+        ),
+        io.Int.Input(
+            "shift",
+            default=7,
+            min=0,
+            max=24,
+            advanced=True,
+            tooltip="Frames by which the windows move each step, so that no seam stays in place. 7 as published.",
+        ),
+        io.Int.Input(
+            "motion_bucket",
+            default=MOTION_BUCKET,
+            min=0,
+            max=255,
+            advanced=True,
+            tooltip="Amount of head motion, 8 as published.",
+        ),
+        io.Int.Input(
+            "expression_bucket",
+            default=EXPRESSION_BUCKET,
+            min=0,
+            max=255,
+            advanced=True,
+            tooltip="Amount of facial motion, 16 as published.",
+        ),
+    ]
+
+
+def make_guider(
+    model,
+    dicetalk,
+    portrait,
+    audio_features,
+    emotion,
+    reference_scale,
+    emotion_scale,
+    overlap,
+    shift,
+    motion_bucket,
+    expression_bucket,
+):
+    """The guider, and the LATENT to start from: the portrait's, once per frame, (frames, 4, h, w)."""
+    from .guider import DiceTalkGuider as Guider  # diffusers is slow to import: only when first used
+
+    frames = len(audio_features.tokens)
+    told, untold = dicetalk.emotion_tokens(emotion, frames)
+    conditions = Conditions(
+        image_latent=portrait.latent,
+        clip_embeds=portrait.clip_embeds,
+        audio_tokens=audio_features.tokens,
+        uncond_audio_tokens=audio_features.unconditional,
+        emotion_tokens=told,
+        uncond_emotion_tokens=untold,
+        face_mask=portrait.face_mask,
+        pose_features=dicetalk.pose_features(portrait.face_mask),
+        motion_bucket_id=motion_bucket,
+        expression_bucket_id=expression_bucket,
+    )
+    guider = Guider(model, conditions, reference_scale, emotion_scale, overlap, shift)
+    return guider, {"samples": portrait.latent.repeat(frames, 1, 1, 1)}
+
+
+class DiceTalkGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DiceTalkGuider",
+            display_name="DICE-Talk Guider",
+            category="DICE-Talk",
+            description="Three-way guidance over sliding windows as a GUIDER for SamplerCustomAdvanced, with any "
+            "sampler, sigmas and noise.",
+            search_aliases=["guider", "talking head", "lip sync"],
+            inputs=_inputs() + _window_inputs(),
+            outputs=[
+                io.Guider.Output(display_name="guider"),
+                io.Latent.Output(
+                    display_name="latent", tooltip="Where sampling starts: the portrait, once per frame."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **inputs) -> io.NodeOutput:
+        return io.NodeOutput(*make_guider(**inputs))
+
+
+class DiceTalkSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DiceTalkSampler",
+            display_name="DICE-Talk Sampler",
+            category="DICE-Talk",
+            description="Makes the portrait talk: portrait, speech and emotion in, the LATENT of a video of 12.5 "
+            "frames a second out. Decode it with VAE Decode.",
+            search_aliases=["talking head", "lip sync", "avatar", "portrait animation", "emotion", "dice talk"],
+            inputs=[
+                *_inputs(),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Another seed, another performance.",
+                ),
+                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps; 25 as published."),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.SAMPLER_NAMES,
+                    default="euler",
+                    tooltip="Sampling method; euler as published.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.SCHEDULER_NAMES,
+                    default="karras",
+                    tooltip="How the noise levels are spaced; karras as published.",
+                ),
+                *_window_inputs(),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="One frame per 80 ms; for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(cls, seed, steps, sampler_name, scheduler, **inputs) -> io.NodeOutput:
+        guider, latent = make_guider(**inputs)
+        model = inputs["model"]
+        sampler = comfy.samplers.sampler_object(sampler_name)
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+        start = latent["samples"]
+        samples = guider.sample(
+            comfy.sample.prepare_noise(start, seed),
+            start,
+            sampler,
+            sigmas,
+            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+        return io.NodeOutput({"samples": samples.to(comfy.model_management.intermediate_device())})

@@ -1,0 +1,40 @@
+"""The pack's own sockets and what travels through them."""
+
+from dataclasses import dataclass
+
+import torch
+from comfy_api.latest import io
+
+from ..dicetalk.portrait import PreparedPortrait
+
+DiceTalk = io.Custom("DICETALK")
+Audio = io.Custom("DICETALK_AUDIO")
+Portrait = io.Custom("DICETALK_PORTRAIT")
+Emotion = io.Custom("DICETALK_EMOTION")
+
+
+@dataclass(frozen=True)
+class SpeechTokens:
+    """DICETALK_AUDIO. `tokens`: (frames, tokens, dim); `unconditional`: (1, tokens, dim); float32."""
+
+    tokens: torch.Tensor
+    unconditional: torch.Tensor
+
+
+@dataclass(frozen=True)
+class EncodedPortrait:
+    """DICETALK_PORTRAIT.
+
+    Attributes:
+        prepared: the resized portrait, its mask and where it was cut from.
+        original: (1, height, width, 3) the image it was cut from, 0..1.
+        latent: (1, 4, h, w) unscaled VAE latent, mode of the posterior.
+        clip_embeds: (1, dim) projected CLIP embedding.
+        face_mask: (1, 1, 8h, 8w) in 0..1.
+    """
+
+    prepared: PreparedPortrait
+    original: torch.Tensor
+    latent: torch.Tensor
+    clip_embeds: torch.Tensor
+    face_mask: torch.Tensor
