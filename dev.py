@@ -21,7 +21,7 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
 TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "websocket-client>=1.8"]
-QUICK = ["--size", "256", "--steps", "8"]  # for the demo without weights
+QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights
 COMFYUI_VERSION = "0.33.0"
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
 
