@@ -78,7 +78,10 @@ def test(arguments):
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "tests.xml"
     report.unlink(missing_ok=True)
-    code = subprocess.run([PYTHON, "-m", "pytest", f"--junitxml={report}", *arguments], env=environment).returncode
+    if not any(Path(argument.split("::")[0]).exists() for argument in arguments):
+        arguments = [*arguments, "tests"]  # not the root, which is a package that only ComfyUI can import
+    command = [PYTHON, "-m", "pytest", f"--junitxml={report}", *arguments]
+    code = subprocess.run(command, env=environment, cwd=ROOT).returncode
     warn_of_skipped_node_tests(report)
     return code
 
