@@ -74,13 +74,21 @@ class DiceTalkParts:
 
 def _use(patcher):
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-    return patcher.load_device, patcher.model
+    return patcher.load_device, patcher.model.part
 
 
-def _patcher(model):
-    comfy.model_management.archive_model_dtypes(model)
+class DiceTalkPart(torch.nn.Module):
+    """ModelPatcher writes a model's `device`, which the parts have as a property."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+
+def _patcher(part):
+    comfy.model_management.archive_model_dtypes(part)
     return comfy.model_patcher.ModelPatcher(
-        model,
+        DiceTalkPart(part),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
