@@ -5,17 +5,30 @@ from pathlib import Path
 
 import comfy_files
 import pytest
+from comfy_process import load_pack
 from comfy_server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, tiny_checkpoint):
-    """A running ComfyUI with the tiny checkpoint, a VAE and a CLIP vision tower of random weights, and the examples."""
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or "nowhere")
-    if not (comfyui / "main.py").is_file():
+def comfyui():
+    """ComfyUI's folder."""
+    folder = Path(os.environ.get("COMFYUI_PATH") or "nowhere")
+    if not (folder / "main.py").is_file():
         pytest.skip("no ComfyUI found: set COMFYUI_PATH to a ComfyUI folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui):
+    """The pack, imported into this process beside ComfyUI's own classes."""
+    return load_pack(comfyui, ROOT)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, tiny_checkpoint, comfyui):
+    """A running ComfyUI with the tiny checkpoint, a VAE and a CLIP vision tower of random weights, and the examples."""
     base = tmp_path_factory.mktemp("comfyui")
     server = ComfyServer(comfyui, ROOT, base)
     (base / "models" / "dicetalk" / "tiny").symlink_to(tiny_checkpoint.resolve(), target_is_directory=True)

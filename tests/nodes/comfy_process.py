@@ -1,0 +1,21 @@
+"""ComfyUI's own classes and the pack inside the test's process, on the CPU, for what needs no server."""
+
+import importlib.util
+import sys
+
+
+def load_pack(comfyui, root):
+    """Import the pack from its folder as ComfyUI does; returns the package."""
+    if "dicetalk_pack" in sys.modules:
+        return sys.modules["dicetalk_pack"]
+    sys.path.append(str(comfyui))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    spec = importlib.util.spec_from_file_location(
+        "dicetalk_pack", root / "__init__.py", submodule_search_locations=[str(root)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["dicetalk_pack"] = package
+    spec.loader.exec_module(package)
+    return package

@@ -1,0 +1,209 @@
+"""The native model and the guider with ComfyUI's own samplers, held to the golden sampling vectors."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LATENT_SCALE = 0.18215
+
+
+class Case:
+    """A golden sampling case: config, tensors, and a ModelPatcher of ComfyUI's around the filled native model."""
+
+    def __init__(self, pack, name, dtype=torch.float32):
+        import comfy.model_patcher
+
+        model, verify = (importlib.import_module(f"{pack.__name__}.{m}") for m in ("nodes.model", "dicetalk.verify"))
+        self.config = json.loads((GOLDEN / name / "case.json").read_text())["config"]
+        self.tensors = load_file(GOLDEN / name / "tensors.safetensors")
+        settings = model.DiceTalkModelConfig(dict(self.config["unet"]))
+        settings.set_inference_dtype(dtype, None)
+        native = settings.get_model({})
+        verify.fill(native.diffusion_model, dtype=dtype)
+        cpu = torch.device("cpu")
+        self.patcher = comfy.model_patcher.ModelPatcher(native, cpu, cpu)
+        self.pose_guider = verify.fill(importlib.import_module(f"{pack.__name__}.dicetalk").PoseGuider(
+            **self.config["pose_guider"]
+        ))
+        self.pack = pack
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+    @property
+    def frames(self):
+        return self.config["num_frames"]
+
+    def conditions(self):
+        sampling = importlib.import_module(f"{self.pack.__name__}.dicetalk.sampling")
+        names = "image_latent clip_embeds audio_tokens uncond_audio_tokens emotion_tokens uncond_emotion_tokens"
+        inputs = {name: self[f"in.{name}"] for name in (*names.split(), "face_mask")}
+        with torch.no_grad():
+            return sampling.Conditions(**inputs, pose_features=self.pose_guider(self["in.face_mask"]))
+
+    def guider(self, reference_scale=None, emotion_scale=None, patcher=None):
+        kind = importlib.import_module(f"{self.pack.__name__}.nodes.guider").DiceTalkGuider
+        reference_scale = self.config["ref_scale"] if reference_scale is None else reference_scale
+        emotion_scale = self.config["emo_scale"] if emotion_scale is None else emotion_scale
+        return kind(patcher or self.patcher, self.conditions(), reference_scale, emotion_scale)
+
+    def sample(self, guider=None, sampler="euler", scheduler="karras", steps=None, noise=None, seed=0, **options):
+        """(N, 4, h, w) in the scaled latent space."""
+        import comfy.samplers
+
+        guider = guider or self.guider()
+        steps = steps or self.config["num_inference_steps"]
+        model_sampling = guider.model_patcher.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(model_sampling, scheduler, steps)
+        start = self["in.image_latent"].repeat(self.frames, 1, 1, 1)
+        noise = self["in.noise"][0] if noise is None else noise
+        method = comfy.samplers.sampler_object(sampler)
+        with torch.inference_mode():
+            samples = guider.sample(noise, start, method, sigmas, disable_pbar=True, seed=seed, **options)
+        return samples * LATENT_SCALE
+
+
+@pytest.fixture(scope="module")
+def short(pack):
+    return Case(pack, "sampling_short_7f")
+
+
+@pytest.mark.parametrize("name", ["sampling_short_7f", "sampling_30f"])
+def test_guider_with_euler_and_karras_reproduces_the_sampling_vectors(pack, name):
+    # In float64: the small UNet's norms over two numbers multiply float32's rounding (see `dicetalk.verify`).
+    case = Case(pack, name, torch.float64)
+    largest = (case.sample() - case["out.latents"][0]).abs().max()
+    assert largest < 5e-3
+
+
+def test_guider_and_pipeline_give_the_same_latents_for_the_same_noise(pack, short):
+    from diffusers import EulerDiscreteScheduler
+
+    sampling = importlib.import_module(f"{pack.__name__}.dicetalk.sampling")
+    verify = importlib.import_module(f"{pack.__name__}.dicetalk.verify")
+    unet = verify.fill(importlib.import_module(f"{pack.__name__}.dicetalk.unet").DiceTalkUNet(**short.config["unet"]))
+    noise = torch.randn(short.frames + 25, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    scheduler = EulerDiscreteScheduler.from_config(sampling.SCHEDULER_CONFIG)
+    with torch.no_grad():
+        pipeline = sampling.sample(unet, short.conditions(), noise, scheduler, 3, 1.5, 2.0)
+    assert (short.sample(noise=noise) - pipeline).abs().max() < 5e-3
+
+
+def test_a_seed_gives_the_same_frames_twice_and_another_gives_others(short):
+    noise = torch.randn(short.frames, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    first = short.sample(noise=noise, steps=2, seed=1)
+    assert torch.equal(first, short.sample(noise=noise, steps=2, seed=1))
+    assert not torch.allclose(first, short.sample(noise=noise, steps=2, seed=2), atol=1e-3)
+
+
+def test_branches_one_by_one_give_the_same_frames_as_all_at_once(pack, monkeypatch):
+    case = Case(pack, "sampling_short_7f", torch.float64)
+    together = case.sample(steps=2)
+    batches = []
+    apply = case.patcher.model.apply_model
+
+    def counted(x, *args, **kwargs):
+        batches.append(len(x))
+        return apply(x, *args, **kwargs)
+
+    monkeypatch.setattr(case.patcher.model, "apply_model", counted)
+    monkeypatch.setattr(case.patcher.model, "memory_required", lambda *args, **kwargs: 1e30)
+    alone = case.sample(steps=2)
+    assert set(batches) == {25}
+    assert (alone - together).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("scales, branches", [((1.0, 6.0), 2), ((3.0, 3.0), 2), ((1.0, 1.0), 1), ((3.0, 6.0), 3)])
+def test_branches_that_have_no_part_are_not_computed(short, monkeypatch, scales, branches):
+    batches = []
+    apply = short.patcher.model.apply_model
+    monkeypatch.setattr(
+        short.patcher.model, "apply_model", lambda x, *a, **k: batches.append(len(x)) or apply(x, *a, **k)
+    )
+    short.sample(short.guider(*scales), steps=1)
+    assert set(batches) == {25 * branches}
+
+
+def test_every_layer_with_weights_can_be_offloaded_and_part_of_the_model_gives_the_same(pack):
+    case = Case(pack, "sampling_short_7f")
+    unmanaged = [
+        name
+        for name, module in case.patcher.model.diffusion_model.named_modules()
+        if list(module.parameters(recurse=False)) and not hasattr(module, "comfy_cast_weights")
+    ]
+    assert unmanaged and all(name.endswith("time_mixer") for name in unmanaged)
+
+    whole = case.sample(steps=1)
+    case.patcher.detach()
+    size = case.patcher.model_size()
+    import comfy.model_management
+
+    load = comfy.model_management.LoadedModel.model_load
+
+    def keep_a_third(loaded, lowvram_model_memory=0, force_patch_weights=False):
+        return load(loaded, size // 3, force_patch_weights)
+
+    try:
+        comfy.model_management.LoadedModel.model_load = keep_a_third
+        comfy.model_management.free_memory(1e30, torch.device("cpu"))
+        part = case.sample(steps=1)
+        assert 0 < case.patcher.loaded_size() < size / 2
+    finally:
+        comfy.model_management.LoadedModel.model_load = load
+    assert torch.equal(part, whole)
+
+
+def test_the_model_alone_is_refused_by_a_plain_sampler(short):
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(short.patcher)
+    guider.set_conds([[torch.zeros(1, 1, 64), {}]], [[torch.zeros(1, 1, 64), {}]])
+    with pytest.raises(ValueError, match="use the node DICE-Talk Sampler"):
+        short.sample(guider, noise=torch.zeros(short.frames, 4, 8, 8), steps=1)
+
+
+def test_a_latent_of_another_length_or_size_is_refused(short):
+    import comfy.samplers
+
+    guider = short.guider()
+    euler = comfy.samplers.sampler_object("euler")
+    for shape, problem in (((5, 4, 8, 8), "holds 5 frames, the speech 7"), ((7, 4, 16, 8), "does not fit")):
+        latent = torch.zeros(shape)
+        with pytest.raises(ValueError, match=problem):
+            guider.sample(latent, latent, euler, torch.tensor([1.0, 0.0]), seed=0)
+
+
+def test_step_index(pack):
+    step_index = importlib.import_module(f"{pack.__name__}.nodes.guider").step_index
+    sigmas = [700.0, 70.0, 2.0, 0.0]
+    found = [step_index(sigmas, sigma) for sigma in (900.0, 700.0, 100.0, 70.0, 69.99999, 3.0, 2.0, 0.1)]
+    assert found == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_cancel_stops_within_one_window(short):
+    import comfy.model_management
+
+    calls = []
+
+    class Cancelled(Exception):
+        pass
+
+    def interrupted():
+        calls.append(1)
+        if len(calls) == 2:
+            raise Cancelled
+
+    original = comfy.model_management.throw_exception_if_processing_interrupted
+    comfy.model_management.throw_exception_if_processing_interrupted = interrupted
+    try:
+        with pytest.raises(Cancelled):
+            short.sample(steps=3)
+    finally:
+        comfy.model_management.throw_exception_if_processing_interrupted = original
+    assert len(calls) == 2
+    assert torch.equal(short.sample(steps=1), short.sample(steps=1))
