@@ -86,7 +86,8 @@ class DiceTalkTransformer(TransformerSpatioTemporalModel):
                 x_temporal=self._temporal(temporal_block, x, position, contexts),
                 image_only_indicator=image_only_indicator,
             )
-        x = rearrange(self.proj_out(x), "bf (h w) c -> bf c h w", h=height, w=width)
+        # Contiguous, because PyTorch's group norm on the CPU loses precision on channels-last memory.
+        x = rearrange(self.proj_out(x), "bf (h w) c -> bf c h w", h=height, w=width).contiguous()
         return (x + hidden_states,)
 
     @staticmethod
