@@ -141,7 +141,7 @@ class ComfyServer:
                 if on_message:
                     on_message(message)
                 if message["type"] == "execution_success":
-                    return self.get(f"/history/{prompt_id}")[prompt_id]["outputs"]
+                    return self._history(prompt_id)["outputs"]
                 if message["type"] == "execution_error":
                     raise PromptError(f"{message['data']['node_type']}: {message['data']['exception_message']}")
                 if message["type"] == "execution_interrupted":
@@ -151,6 +151,12 @@ class ComfyServer:
             raise TimeoutError(f"no message from the server for {seconds} s") from None
         finally:
             connection.close()
+
+    def _history(self, prompt_id):
+        """The history of a finished graph, which the server writes a moment after it said that it is finished."""
+        while not (history := self.get(f"/history/{prompt_id}")):
+            time.sleep(0.05)
+        return history[prompt_id]
 
     def interrupt(self):
         """Cancel what runs, as the page's Cancel does."""
