@@ -43,6 +43,9 @@ class DiceTalkAudioFeatures(io.ComfyNode):
                 io.Int.Output(display_name="frames", tooltip="Number of video frames at 12.5 fps."),
                 io.Float.Output(display_name="seconds", tooltip="Length of the video in seconds."),
                 io.Audio.Output(display_name="audio", tooltip="The piece that is spoken, for Create Video."),
+                io.Float.Output(
+                    display_name="fps", tooltip="12.5, for Create Video, whose own field takes whole numbers only."
+                ),
             ],
         )
 
@@ -71,4 +74,4 @@ class DiceTalkAudioFeatures(io.ComfyNode):
         tokens = SpeechTokens(*dicetalk.audio_tokens(speech, on_chunk))
         seconds = len(tokens.tokens) / FPS
         spoken = {"waveform": piece[:, :, : round(seconds * rate)], "sample_rate": rate}
-        return io.NodeOutput(tokens, len(tokens.tokens), seconds, spoken)
+        return io.NodeOutput(tokens, len(tokens.tokens), seconds, spoken, FPS)
