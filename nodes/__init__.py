@@ -4,6 +4,10 @@ from comfy_api.latest import ComfyExtension
 
 from .audio import DiceTalkAudioFeatures
 from .emotion import DiceTalkEmotion
+from .emotion_bank import DiceTalkEmotionBank
+from .emotion_files import DiceTalkLoadEmotion, DiceTalkSaveEmotion, register_emotions_folder
+from .emotion_mix import DiceTalkEmotionMix
+from .emotion_timeline import DiceTalkEmotionTimeline
 from .loader import DiceTalkLoader, register_folder
 from .portrait import DiceTalkPortrait
 from .sampling import DiceTalkGuider, DiceTalkSampler
@@ -12,6 +16,7 @@ from .sampling import DiceTalkGuider, DiceTalkSampler
 class DiceTalkExtension(ComfyExtension):
     async def on_load(self):
         register_folder()
+        register_emotions_folder()
 
     async def get_node_list(self):
         return [
@@ -19,6 +24,11 @@ class DiceTalkExtension(ComfyExtension):
             DiceTalkAudioFeatures,
             DiceTalkPortrait,
             DiceTalkEmotion,
+            DiceTalkEmotionMix,
+            DiceTalkEmotionTimeline,
+            DiceTalkEmotionBank,
+            DiceTalkSaveEmotion,
+            DiceTalkLoadEmotion,
             DiceTalkGuider,
             DiceTalkSampler,
         ]

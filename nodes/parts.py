@@ -10,6 +10,7 @@ import torch
 from ..dicetalk.audio import audio_features, load_whisper_encoder
 from ..dicetalk.checkpoints import Checkpoint, fitted_part, read_state_dict
 from ..dicetalk.emotion import bank_options, emotion_tokens
+from ..dicetalk.emotion.bank import usage
 from ..dicetalk.priors import load_priors
 from .operations import use_operations
 
@@ -65,6 +66,11 @@ class DiceTalkParts:
         keep = comfy.model_management.intermediate_device()
         told = emotion_tokens(model, emotion, num_frames, device=device, dtype=torch.float32, on_chunk=on_chunk)
         return told.to(keep), model.unconditional(bank_options(emotion), device, torch.float32).to(keep)
+
+    def bank_usage(self, emotions):
+        """(N, heads, codes) float32 array: how much N emotions use each code; see `dicetalk.emotion.bank.usage`."""
+        device, model = _use(self._emo_model)
+        return usage(model, emotions, device=device, dtype=torch.float32)
 
     def pose_features(self, face_mask):
         """(1, 1, height, width) in 0..1 → (1, channels, height / 8, width / 8) on the intermediate device."""
