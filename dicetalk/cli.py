@@ -7,7 +7,7 @@ import sys
 
 from .errors import InputError
 
-COMMANDS = ("generate", "verify", "download", "convert", "tiny", "emotion")
+COMMANDS = ("generate", "verify", "download", "convert", "tiny", "bench", "emotion")
 
 
 def main(argv=None):

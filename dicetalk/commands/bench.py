@@ -1,0 +1,158 @@
+"""Measure one window step (three branches of frames, random weights of the released size) beside diffusers' stock
+Stable Video Diffusion UNet at the same size, in the same run: time, memory of activations, operations, and what that
+makes of a video."""
+
+HELP = "measure time and memory of one window step beside the stock SVD UNet"
+
+
+def add_arguments(parser):
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: CUDA if there is one, else the CPU)")
+    parser.add_argument(
+        "--dtype", help="float32, float16 or bfloat16 (default: float16 on CUDA, float32 elsewhere)"
+    )
+    parser.add_argument(
+        "--size",
+        default="512",
+        metavar="N or WxH",
+        help="pixels, multiples of 64 (default: %(default)s; minutes per step on a CPU, where 256 is wiser)",
+    )
+    parser.add_argument("--frames", default="25", help="frames in the window (default: %(default)s, as published)")
+    parser.add_argument(
+        "--repeats",
+        default="3",
+        help="timed runs of each network after one that warms it, of which the median counts; 0 computes nothing and "
+        "counts operations and memory from shapes (default: %(default)s)",
+    )
+    parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network, to try this command out with")
+    parser.add_argument("--json", action="store_true", help="print JSON: times in seconds, sizes in bytes")
+
+
+def run(args):
+    """Print the table or the JSON. Returns 0."""
+    import json
+    import sys
+
+    size = _size(args.size)
+    frames = _whole_number(args.frames, "--frames", 1, "25")
+    repeats = _whole_number(args.repeats, "--repeats", 0, "3")
+
+    from tqdm import tqdm
+
+    from ..bench import Workload, bench
+    from ..device import DTYPES, choose_device, choose_dtype
+    from ..errors import InputError
+
+    if args.dtype is not None and args.dtype not in DTYPES:
+        raise InputError(f"--dtype {args.dtype}: choose one of {', '.join(DTYPES)}.")
+    device = choose_device(args.device)
+    workload = Workload(*size, frames, choose_dtype(args.dtype, device), args.tiny)
+    state = {}
+
+    def on_counted(counts, rate):
+        if rate:
+            flops = sum(each.flops for each in counts.values())
+            state["seconds"] = seconds = 2 * flops * (1 + repeats) / rate  # at half of the matrix rate
+            tqdm.write(f"{(2 + args.compile) * (1 + repeats)} runs, some {_duration(seconds)} in all", sys.stderr)
+
+    runs = (2 + args.compile) * (1 + repeats) if repeats else 0
+    try:
+        with tqdm(total=runs, desc="bench", unit="run", disable=None if runs else True) as progress:
+            report = bench(workload, device, repeats, args.compile, on_counted, progress.update)
+    except KeyboardInterrupt:
+        if "seconds" in state:
+            print(_smaller(workload, state["seconds"]), file=sys.stderr)
+        raise
+    print(json.dumps(report, indent=2, allow_nan=False) if args.json else table(report))
+    return 0
+
+
+def _smaller(workload, seconds):
+    from ..bench import what_fits
+
+    share = min(0.5, 60 / seconds)
+    return f"{_duration(seconds)} were expected. For {share:.0%} of the work: {what_fits(workload, share)}."
+
+
+def _size(text):
+    from ..errors import InputError
+
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 64 and int(side) % 64 == 0 for side in sides):
+        raise InputError(f"--size {text}: give multiples of 64 such as 512 or 512x768.")
+    return int(sides[0]), int(sides[-1])
+
+
+def _whole_number(text, option, least, example):
+    from ..errors import InputError
+
+    if not text.isdecimal() or int(text) < least:
+        raise InputError(f"{option} {text}: give a whole number from {least} on, such as {example}.")
+    return int(text)
+
+
+def _duration(seconds):
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.0f} hours"
+
+
+TITLES = {"stock": "stock SVD", "dicetalk": "DICE-Talk", "dicetalk_compiled": "compiled"}
+
+
+def table(report) -> str:
+    """The report as text for people: one row per quantity, one column per network, and the ratios to stock."""
+    kinds = list(report["networks"])
+    rows = [[""] + [TITLES[kind] for kind in kinds] + ["DICE-Talk / stock", "compiled / stock"][: len(kinds) - 1]]
+    clip = f"{report['networks']['stock']['clip_seconds']} s clip, {report['steps']} steps, s"
+    quantities = [
+        ("time of the step, s", "seconds", 1, "seconds"),
+        ("operations, TFLOP", "flops", 1e12, "flops"),
+        ("share of the matrix rate", "matrix_rate_share", 1, None),
+        ("activations at peak, measured, GB", "peak_activation_bytes", 1e9, "peak_activation_bytes"),
+        ("activations at peak, counted, GB", "counted_activation_bytes", 1e9, "counted_activation_bytes"),
+        ("seconds per second of video", "seconds_per_video_second", 1, None),
+        (clip, "seconds_per_clip", 1, None),
+    ]
+    for title, name, unit, ratio in quantities:
+        values = [report["networks"][kind][name] for kind in kinds]
+        if any(value is not None for value in values):
+            ratios = [report["ratios"][kind][ratio] if ratio else None for kind in kinds[1:]]
+            cells = [_cell(value, unit) for value in values]
+            if name == "matrix_rate_share":
+                cells = ["-" if value is None else f"{value:.0%}" for value in values]
+            rows.append([title] + cells + ["" if each is None else f"{each:.3f}" for each in ratios])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [_heading(report), ""]
+    for title, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:])]
+        lines.append("  ".join([title.ljust(widths[0])] + padded).rstrip())
+    return "\n".join(lines + [""] + _notes(report))
+
+
+def _cell(value, unit):
+    if value is None:
+        return "-"
+    value /= unit
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}" if value >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def _heading(report):
+    size = f"{report['width']}×{report['height']}"
+    network = " (tiny network)" if report["tiny"] else ""
+    return (
+        f"One window step: {report['branches']} branches × {report['frames']} frames at {size}, {report['dtype']}"
+        f"{network}, {report['device']}, PyTorch {report['torch']}"
+    )
+
+
+def _notes(report):
+    notes = [f"Weights: {report['weight_bytes'] / 1e9:.3g} GB, not part of the activations."]
+    if report["repeats"]:
+        rate = _cell(report["matrix_flops_per_second"], 1e12)
+        notes.insert(0, f"Times: medians of {report['repeats']} runs by turns, warmed. Matrix rate: {rate} TFLOP/s.")
+    notes.append(
+        "Counted activations: the most bytes of tensors that live at one time, from their shapes; without kernels' "
+        "scratch memory."
+    )
+    return notes
