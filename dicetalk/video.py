@@ -14,7 +14,9 @@ from .errors import InputError
 from .files import written_beside
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-CRF = 17  # H.264 quality, 0 (lossless) to 51
+# crf: quality, 0 (lossless) to 51. cpu-independent: the same frames always give the same file, which they otherwise
+# do not, even on one machine.
+X264_OPTIONS = {"crf": "17", "x264-params": "cpu-independent=1"}
 SMALLEST_SIDE = 32  # what FFmpeg's minterpolate takes
 BT709 = 1  # FFmpeg's number for the matrix, the primaries and the transfer curve of BT.709
 LIMITED_RANGE = 1
@@ -150,7 +152,7 @@ class _Mp4:
             )
             for name, value in (metadata or {}).items():
                 self.container.metadata[name] = value if isinstance(value, str) else json.dumps(value)
-            self.stream = self.container.add_stream("libx264", rate=self.fps, options={"crf": str(CRF)})
+            self.stream = self.container.add_stream("libx264", rate=self.fps, options=X264_OPTIONS)
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
             codec = self.stream.codec_context
             codec.time_base = 1 / self.fps

@@ -107,6 +107,16 @@ def test_floats_pil_and_uint8_give_the_same_file(tmp_path):
     assert len({(tmp_path / name).read_bytes() for name in kinds}) == 1
 
 
+def test_the_same_frames_always_give_the_same_file(tmp_path):
+    given = moving_frames(11, size=192)
+    files = set()
+    for _ in range(6):
+        list(double_frame_rate(given))  # leaves other things in memory
+        write_video(tmp_path / "out.mp4", given, 25, np.zeros(16000))
+        files.add((tmp_path / "out.mp4").read_bytes())
+    assert len(files) == 1
+
+
 def test_floats_outside_the_range_and_nan_are_clipped(tmp_path):
     frame = np.full((64, 64, 3), 7.0)
     frame[:32] = np.nan
