@@ -151,6 +151,7 @@ class DiceTalkPipeline(DiffusionPipeline):
             raise InputError(f"output_type is {output_type!r}: use one of {', '.join(_OUTPUT_TYPES)}.")
         if num_inference_steps < 1:
             raise InputError(f"num_inference_steps is {num_inference_steps}: it has to be 1 or more.")
+        _check_chunk(decode_chunk_size)
         unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
         if unknown:
             raise InputError(f"callback_on_step_end_tensor_inputs names {', '.join(unknown)}: only latents is there.")
@@ -237,8 +238,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         Yields:
             (up to chunk_size, 3, 8h, 8w) float32 in 0..1, on the CPU.
         """
-        if chunk_size < 1:
-            raise InputError(f"decode_chunk_size is {chunk_size}: it has to be 1 or more.")
+        _check_chunk(chunk_size)
         for chunk in latents.split(chunk_size):
             chunk = chunk.to(self._execution_device, self.vae.dtype) / LATENT_SCALE
             with torch.no_grad():
@@ -261,6 +261,11 @@ class DiceTalkPipeline(DiffusionPipeline):
         pixels = _to_tensor(image.resize((size, size), Image.Resampling.LANCZOS))
         mean, std = (torch.tensor(x)[:, None, None] for x in (_CLIP_MEAN, _CLIP_STD))
         return self.image_encoder(((pixels - mean) / std).to(device, self.unet.dtype)).image_embeds
+
+
+def _check_chunk(frames):
+    if frames < 1:
+        raise InputError(f"decode_chunk_size is {frames}: it has to be 1 or more.")
 
 
 def _to_tensor(image):
