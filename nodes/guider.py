@@ -1,5 +1,6 @@
 """The guider: three-way guidance over sliding windows, for any ComfyUI sampler, scheduler and noise."""
 
+import logging
 import math
 import uuid
 
@@ -10,10 +11,23 @@ import comfy.samplers
 import torch
 
 from ..dicetalk.errors import InputError
-from ..dicetalk.sampling import BRANCHES, WINDOW, Conditions, guide, needed_branches, window_plan
+from ..dicetalk.sampling import (
+    BRANCHES,
+    CONDITIONAL,
+    UNCONDITIONAL,
+    WINDOW,
+    Conditions,
+    guide,
+    needed_branches,
+    window_plan,
+    windows,
+)
 from .model import DiceTalkModel, Shared
 
+_CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
+# One model call a step, at the step's own sigma; frames meet only inside the model. Then no window goes to waste.
 _SINGLE_EVALUATION = {"sample_euler", "sample_euler_ancestral", "sample_dpmpp_2m", "sample_ddpm", "sample_lcm"}
+_TWO_WAY_ONLY = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_calc_cond_batch_function")
 
 
 def step_index(sigmas, sigma):
@@ -23,7 +37,7 @@ def step_index(sigmas, sigma):
         sigmas: the schedule, falling, its last entry the end.
         sigma: where the model is called; between two entries it belongs to the step that starts at the larger one.
     """
-    reached = sum(1 for start in sigmas[:-1] if start >= sigma * (1 - 1e-5))
+    reached = sum(1 for start in sigmas[:-1] if start >= sigma * (1 - 1e-4))
     return max(reached - 1, 0)
 
 
@@ -32,6 +46,17 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
 
     Latents go in and out with the N frames of the clip; one window more is sampled behind them and dropped, as
     published, so that the wrap-around of the windows does not join the last frame to the first.
+
+    What other nodes hang on the MODEL:
+        - Wrappers act as on any model. CALC_COND_BATCH wrappers are called once a step, around all its windows, and
+          get the whole clip, no conditions, and what is returned: a list of the guided prediction.
+        - Every row of the model's batch has its own entry in `transformer_options["uuids"]`, its branch and frame.
+          EasyCache, which keys its cache by them, so remembers each frame of each branch, wherever the windows have
+          moved since; it judges the change by the clip's first frame, and skips or computes all windows of a step.
+          LazyCache remembers the guided prediction of the whole clip.
+        - Functions after guidance (`sampler_post_cfg_function`, CFG++ samplers) get the whole clip's guided, its
+          conditional and its unconditional prediction. Those that replace two-way guidance (RescaleCFG and its like)
+          have nothing to act on here, and a warning says so.
 
     Args:
         model_patcher: a DICE-Talk MODEL.
@@ -53,12 +78,12 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self.overlap, self.shift = overlap, shift
         self.cfg = emotion_scale
         self.branches = needed_branches(reference_scale, emotion_scale)
-        self.uuids = {branch: uuid.uuid4() for branch in BRANCHES}
+        self.uuid = uuid.uuid4()
         self.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
         comfy.patcher_extension.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING,
             "dicetalk_window",
-            self._prepare_for_one_window,
+            _prepare_for(WINDOW * len(self.branches)),
             self.model_options,
             is_model_options=True,
         )
@@ -80,14 +105,10 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         portrait = self.conditions.image_latent.to(latent_image).expand(WINDOW, -1, -1, -1)
         if denoise_mask is not None and len(denoise_mask) == frames:
             denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(WINDOW, 0)])
-        name = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
-        self._plan = window_plan(
-            frames,
-            max(len(sigmas) - 1, 1),
-            overlap=self.overlap,
-            shift=self.shift,
-            single_evaluation=name in _SINGLE_EVALUATION,
-        )
+        for name in _TWO_WAY_ONLY:
+            if self.model_options.get(name):
+                logging.warning("%s on the MODEL has no effect on DICE-Talk's three-way guidance.", name)
+        self._plan = self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)
 
         def report(step, x0, x, total_steps):
             return callback(step, x0[:frames], x[:frames], total_steps)
@@ -107,17 +128,56 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         """The guided, denoised latents (N + 25, 4, h, w) at the sigmas `timestep` (N + 25,)."""
         sigmas = model_options["transformer_options"]["sample_sigmas"].tolist()
-        plan = self._plan[min(step_index(sigmas, float(timestep[0])), len(self._plan) - 1)]
-        denoised, count = torch.zeros_like(x), x.new_zeros(len(x), 1, 1, 1)
-        for frames in plan:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            conds = [self._conds(branch, frames, x.device) for branch in self.branches]
-            parts = comfy.samplers.calc_cond_batch(
-                self.inner_model, conds, x[frames], timestep[frames], model_options
+        self._windows = self._plan[step_index(sigmas, float(timestep[0]))]
+        wrappers = comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True)
+        executor = comfy.patcher_extension.WrapperExecutor.new_executor(self._predict, wrappers)
+        denoised, *two_way = executor.execute(self.inner_model, [], x, timestep, model_options)
+        for function in model_options.get("sampler_post_cfg_function", []):
+            denoised = function(
+                {
+                    "denoised": denoised,
+                    "cond": _NoConds(),
+                    "uncond": _NoConds(),
+                    "cond_scale": self.cfg,
+                    "model": self.inner_model,
+                    "cond_denoised": two_way[0],
+                    "uncond_denoised": two_way[1],
+                    "sigma": timestep,
+                    "model_options": model_options,
+                    "input": x,
+                }
             )
-            denoised[frames] += guide(dict(zip(self.branches, parts)), self.reference_scale, self.emotion_scale)
+        return denoised
+
+    def _predict(self, model, conds, x, timestep, model_options):
+        """The clip's guided prediction; and its conditional and unconditional ones, if a function asks for them."""
+        options = comfy.model_patcher.create_model_options_clone(model_options)
+        options["transformer_options"].get("wrappers", {}).pop(_CALC_COND_BATCH, None)
+        two_way = bool(model_options.get("sampler_post_cfg_function"))
+        branches = BRANCHES if two_way else self.branches
+        self._anchor_cache(model_options, branches)
+
+        sums, count = [torch.zeros_like(x) for _ in range(3 if two_way else 1)], x.new_zeros(len(x), 1, 1, 1)
+        for frames in self._windows:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            conds = [self._conds(branch, frames, x.device) for branch in branches]
+            parts = comfy.samplers.calc_cond_batch(model, conds, x[frames], timestep[frames], options)
+            parts = dict(zip(branches, parts))
+            sums[0][frames] += guide(parts, self.reference_scale, self.emotion_scale)
+            if two_way:
+                sums[1][frames] += parts[CONDITIONAL]
+                sums[2][frames] += parts[UNCONDITIONAL]
             count[frames] += 1
-        return denoised / count.clamp(min=1)
+        return [total / count.clamp(min=1) for total in sums]
+
+    def _anchor_cache(self, model_options, branches):
+        """Let EasyCache judge by frame 0, which the first window of every step holds, in the branch that runs first."""
+        cache = model_options["transformer_options"].get("easycache")
+        if getattr(cache, "initial_step", False) and hasattr(cache, "first_cond_uuid"):
+            cache.first_cond_uuid, cache.initial_step = self._row_uuid(branches[-1], 0), False
+
+    def _row_uuid(self, branch, frame):
+        return self.uuid, branch, frame
 
     def inner_sample(self, noise, latent_image, device, *args, **kwargs):
         features, mask = self.conditions.pose_features[:, None], self.conditions.face_mask
@@ -131,12 +191,14 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         conds = self.inner_model.window_conds(self.conditions, branch, frames)
         for cond in conds.values():
             cond.cond = cond.cond.to(device)
-        return [{"model_conds": conds | self._shared, "uuid": self.uuids[branch]}]
+        rows = tuple(self._row_uuid(branch, frame) for frame in frames)
+        return [{"model_conds": conds | self._shared, "uuid": rows}]
 
-    def _prepare_for_one_window(self, executor, model, noise_shape, conds, *args, **kwargs):
-        """ComfyUI plans memory for twice the batch it is given; what runs at once is the branches of one window."""
-        batch = math.ceil(WINDOW * len(self.branches) / 2)
-        return executor(model, [batch, *noise_shape[1:]], conds, *args, **kwargs)
+    def _window_plan(self, frames, steps, sampler):
+        name = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
+        if name in _SINGLE_EVALUATION:
+            return window_plan(frames, steps, overlap=self.overlap, shift=self.shift)
+        return [windows(frames + WINDOW, step, overlap=self.overlap, shift=self.shift) for step in range(steps)]
 
     def _check_latent(self, latent, frames):
         portrait = self.conditions.image_latent
@@ -147,6 +209,25 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             )
         if len(latent) != frames:
             raise InputError(f"The LATENT holds {len(latent)} frames, the speech {frames}: make them equal.")
+
+
+class _NoConds(list):
+    """Stands for the conditions, which differ from window to window, where ComfyUI hands them to a function."""
+
+    def __iter__(self):
+        raise InputError(
+            "A node on the MODEL wants to call the model once more for its own guidance (as PAG and SAG do), which "
+            "DICE-Talk's windows do not allow: remove it."
+        )
+
+
+def _prepare_for(rows):
+    """Plan memory for `rows` latents at once; ComfyUI itself plans for twice the clip."""
+
+    def prepare(executor, model, noise_shape, conds, *args, **kwargs):
+        return executor(model, [math.ceil(rows / 2), *noise_shape[1:]], conds, *args, **kwargs)
+
+    return prepare
 
 
 def _with_extra_noise(noise, frames, seed):

@@ -16,6 +16,10 @@ from ..dicetalk.errors import InputError
 from ..dicetalk.unet import DiceTalkUNet, unet_config_from_state_dict
 from .operations import use_operations
 
+# How ComfyUI's Save Model names things.
+_SAVED_PREFIX = "model.diffusion_model."
+_SAVED_SETTINGS = "edm_vpred."
+
 
 class Shared(comfy.conds.CONDConstant):
     """A tensor that all branches share, recognised by identity so that it is never compared value by value."""
@@ -98,6 +102,11 @@ class DiceTalkModel(comfy.model_base.BaseModel):
             model_config, comfy.model_base.ModelType.V_PREDICTION_EDM, device=device, unet_model=NativeUNet
         )
 
+    def apply_model(self, x, t, transformer_options={}, **kwargs):
+        """As `BaseModel.apply_model`; the guider names every row of a branch, and wrappers see one name per row."""
+        rows = [row for branch in transformer_options.get("uuids", ()) for row in branch]
+        return super().apply_model(x, t, transformer_options=transformer_options | {"uuids": rows}, **kwargs)
+
     def extra_conds(self, **kwargs):
         raise InputError(
             "A DICE-Talk MODEL needs a portrait, speech and an emotion besides noise, which this sampler cannot give: "
@@ -139,9 +148,10 @@ def load_unet(path, model_options={}, disable_dynamic=False):
     Raises:
         InputError: the file is not a DICE-Talk UNet.
     """
-    state_dict = read_state_dict(path, "unet")
+    state_dict, sampling_settings = _read_unet(path)
     fitted_part("unet", state_dict, path)
     config = DiceTalkModelConfig(unet_config_from_state_dict(state_dict))
+    config.sampling_settings = config.sampling_settings | sampling_settings
 
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
@@ -166,3 +176,14 @@ def load_unet(path, model_options={}, disable_dynamic=False):
     model.load_model_weights(dict(state_dict), "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_unet, (path, model_options))
     return patcher
+
+
+def _read_unet(path):
+    """Tensors by the UNet's names, and the sampling settings that ComfyUI's Save Model writes beside them."""
+    tensors = read_state_dict(path, "unet")
+    settings = {
+        name.removeprefix(_SAVED_SETTINGS): float(tensors.pop(name))
+        for name in list(tensors)
+        if name.startswith(_SAVED_SETTINGS)
+    }
+    return {name.removeprefix(_SAVED_PREFIX): tensor for name, tensor in tensors.items()}, settings

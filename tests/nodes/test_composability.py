@@ -1,0 +1,502 @@
+"""The MODEL and the GUIDER among ComfyUI's own nodes, in this process, with ComfyUI's real classes."""
+
+import logging
+import sys
+
+import pytest
+import torch
+from small_model import FRAMES, LATENT, UNET, SmallModel
+
+SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc")
+NAMED_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+@pytest.fixture(scope="module")
+def small(pack):
+    return SmallModel(pack)
+
+
+@pytest.fixture(scope="module")
+def plain(small):
+    """What the model gives without anything between it and the guider."""
+    return small.sample()[0]
+
+
+@pytest.fixture(scope="module")
+def unet_file(small, tmp_path_factory):
+    return small.save(tmp_path_factory.mktemp("unet") / "unet.pth")
+
+
+@pytest.fixture(scope="module")
+def comfy_nodes(comfyui, pack):
+    """ComfyUI's module of core nodes, whatever else is called `nodes` here."""
+    sys.path.insert(0, str(comfyui))
+    try:
+        import nodes
+    finally:
+        sys.path.remove(str(comfyui))
+    assert hasattr(nodes, "KSampler")
+    return nodes
+
+
+def schedule(small, guider, name, steps):
+    if name != "AlignYourSteps":
+        return small.sigmas(guider, name, steps)
+    from comfy_extras.nodes_align_your_steps import AlignYourStepsScheduler
+
+    return AlignYourStepsScheduler.execute("SVD", steps, 1.0).result[0]
+
+
+# Samplers and sigmas
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "exponential", "AlignYourSteps"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_seed_gives_the_same_frames_twice_with_every_sampler_and_sigmas(small, sampler, scheduler):
+    guider = small.guider()
+    sigmas = schedule(small, guider, scheduler, 3)
+    first, _ = small.sample(guider, sampler, sigmas, seed=5)
+    again, _ = small.sample(guider, sampler, sigmas, seed=5)
+    assert first.shape == (FRAMES, *LATENT) and first.isfinite().all()
+    assert torch.equal(first, again)
+    other, _ = small.sample(guider, sampler, sigmas, seed=6)
+    assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_every_sampler_of_comfyui_runs(small):
+    import comfy.samplers
+
+    for sampler in comfy.samplers.SAMPLER_NAMES:
+        guider = small.guider(scales=(1.0, 2.0) if sampler == "euler_cfg_pp" else (3.0, 6.0))
+        frames, denoised = small.sample(guider, sampler, steps=3)
+        assert frames.shape == denoised.shape == (FRAMES, *LATENT), sampler
+        assert frames.isfinite().all(), sampler
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "exponential", "AlignYourSteps"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_windows_move_with_the_step_that_an_evaluation_belongs_to(small, monkeypatch, sampler, scheduler):
+    guider, steps = small.guider(conditions=small.conditions(30)), 25
+    offsets = []
+
+    def predict(model, conds, x, timestep, options):
+        offsets.append(-guider._windows[0][0] % 55)
+        return [x * 0]
+
+    monkeypatch.setattr(guider, "_predict", predict)
+    small.sample(guider, sampler, schedule(small, guider, scheduler, steps))
+    of_steps = [7 * step % 25 for step in range(steps)]
+    if sampler == "heun":  # the second evaluation of a step is at the next one's sigma
+        of_steps = [each for each in of_steps for _ in range(2)][:-1]
+    assert offsets == of_steps
+
+
+def test_an_evaluation_between_two_sigmas_keeps_the_windows_of_its_step(small, monkeypatch):
+    guider = small.guider(conditions=small.conditions(30))
+    offsets = []
+
+    def predict(model, conds, x, timestep, options):
+        offsets.append(-guider._windows[0][0] % 55)
+        return [x * 0]
+
+    monkeypatch.setattr(guider, "_predict", predict)
+    small.sample(guider, "dpm_2", steps=4)
+    assert offsets == [0, 0, 7, 7, 14, 14, 21]
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "ddpm", "lcm"])
+def test_leaving_out_windows_that_no_kept_frame_meets_changes_nothing(small, monkeypatch, sampler):
+    windows = small.module("dicetalk.sampling").windows
+    frames, steps = 11, 3
+    guider = small.guider(conditions=small.conditions(frames))
+    every_window = [windows(frames + 25, step) for step in range(steps)]
+    kept, _ = small.sample(guider, sampler, steps=steps)
+    assert sum(map(len, guider._plan)) < sum(map(len, every_window))
+    monkeypatch.setattr(guider, "_window_plan", lambda *args: every_window)
+    assert torch.equal(kept, small.sample(guider, sampler, steps=steps)[0])
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_any_split_of_the_branches_gives_the_same_frames(small, plain, monkeypatch, at_once):
+    batches = []
+    model = small.patcher.model
+    apply = model.apply_model
+
+    def counted(x, *args, **kwargs):
+        batches.append(len(x))
+        return apply(x, *args, **kwargs)
+
+    def memory_required(shape, cond_shapes={}):
+        return 1e30 if shape[0] > 25 * at_once else 1.0
+
+    monkeypatch.setattr(model, "apply_model", counted)
+    monkeypatch.setattr(model, "memory_required", memory_required)
+    split, _ = small.sample()
+    assert set(batches) <= {25, 25 * at_once} and max(batches) == 25 * at_once
+    assert (split - plain).abs().max() < 1e-3 * plain.abs().max()
+
+
+# Where sampling starts
+
+
+def test_denoise_below_one_keeps_more_of_the_video_it_starts_from(small):
+    guider = small.guider()
+    video = {"samples": small.start(guider)["samples"] + torch.linspace(-1, 1, FRAMES)[:, None, None, None]}
+    strong, weak = (
+        small.sample(guider, sigmas=small.sigmas(guider, steps=2, denoise=denoise), latent=video)[0]
+        for denoise in (1.0, 0.1)
+    )
+    assert (weak - video["samples"]).abs().mean() < 0.2 * (strong - video["samples"]).abs().mean()
+    another = {"samples": video["samples"].flip(0)}
+    from_another, _ = small.sample(guider, sigmas=small.sigmas(guider, steps=2, denoise=0.1), latent=another)
+    assert not torch.allclose(weak, from_another, atol=0.1)
+
+
+@pytest.mark.parametrize("frames_of_mask", [1, FRAMES])
+def test_noise_mask_leaves_what_it_covers(small, frames_of_mask):
+    guider = small.guider()
+    mask = torch.zeros(frames_of_mask, 1, *LATENT[1:])
+    mask[..., 2:] = 1
+    latent = small.start(guider) | {"noise_mask": mask}
+    frames, _ = small.sample(guider, latent=latent)
+    assert torch.allclose(frames[..., :2], latent["samples"][..., :2], atol=1e-4)
+    assert not torch.allclose(frames[..., 2:], latent["samples"][..., 2:], atol=1e-1)
+
+
+def test_steps_may_be_split_between_two_samplers(small, plain):
+    from comfy_extras.nodes_custom_sampler import DisableNoise, SamplerCustomAdvanced
+
+    guider = small.guider()
+    import comfy.samplers
+
+    sigmas, euler = small.sigmas(guider), comfy.samplers.sampler_object("euler")
+    first, _ = small.sample(guider, euler, sigmas[:2])
+    assert first.isfinite().all()
+    no_noise = DisableNoise.execute().result[0]
+    with torch.inference_mode():
+        second, _ = SamplerCustomAdvanced.execute(no_noise, guider, euler, sigmas[1:], {"samples": first}).result
+    assert second["samples"].shape == plain.shape and second["samples"].isfinite().all()
+
+
+def test_no_sigmas_leave_the_latent(small):
+    guider = small.guider()
+    latent = small.start(guider)
+    assert torch.equal(small.sample(guider, sigmas=torch.FloatTensor([]))[0], latent["samples"])
+
+
+# The bare MODEL
+
+
+def test_ksampler_refuses_the_bare_model_in_one_sentence(small, comfy_nodes):
+    nothing = [[torch.zeros(1, 1, 8), {}]]
+    latent = {"samples": torch.zeros(1, *LATENT)}
+    with pytest.raises(ValueError, match="use the node DICE-Talk Sampler") as refused:
+        comfy_nodes.KSampler().sample(small.patcher, 0, 2, 5.0, "euler", "karras", nothing, nothing, latent)
+    assert str(refused.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("node", ["BasicGuider", "CFGGuider", "DualCFGGuider"])
+def test_other_guiders_refuse_the_model_in_one_sentence(small, node):
+    import comfy_extras.nodes_custom_sampler as custom
+
+    nothing = [[torch.zeros(1, 1, 8), {}]]
+    arguments = {
+        "BasicGuider": (nothing,),
+        "CFGGuider": (nothing, nothing, 2.0),
+        "DualCFGGuider": (nothing, nothing, nothing, 2.0, 2.0, "regular"),
+    }[node]
+    guider = getattr(custom, node).execute(small.patcher, *arguments).result[0]
+    with pytest.raises(ValueError, match="use the node DICE-Talk Sampler"):
+        small.sample(guider, sigmas=torch.tensor([1.0, 0.0]), latent={"samples": torch.zeros(1, *LATENT)})
+
+
+def test_guider_refuses_another_kind_of_model(small):
+    class Other:
+        model = torch.nn.Linear(1, 1)
+
+    with pytest.raises(ValueError, match="The MODEL is a Linear, not DICE-Talk's: connect the output of Load DICE-Talk"):
+        small.guider(Other())
+
+
+# What stands between MODEL and guider
+
+
+def lora(down, up, alpha=None, layer=NAMED_LAYER):
+    random = torch.Generator().manual_seed(1)
+    width = UNET["block_out_channels"][0]
+    tensors = {layer + down: torch.randn(2, width, generator=random), layer + up: torch.randn(width, 2, generator=random)}
+    return tensors | ({layer + alpha: torch.tensor(2.0)} if alpha else {})
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        lora(".lora_down.weight", ".lora_up.weight", ".alpha", "lora_unet_" + NAMED_LAYER.replace(".", "_")),
+        lora(".lora_A.weight", ".lora_B.weight", layer="diffusion_model." + NAMED_LAYER),
+        lora(".lora.down.weight", ".lora.up.weight", layer="diffusion_model." + NAMED_LAYER),
+    ],
+    ids=["kohya", "PEFT", "diffusers"],
+)
+def test_lora_changes_the_frames_and_strength_zero_does_not(
+    small, plain, comfy_nodes, monkeypatch, tmp_path, tensors, caplog
+):
+    import folder_paths
+    from safetensors.torch import save_file
+
+    save_file(tensors, tmp_path / "some.safetensors")
+    monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda kind, name: str(tmp_path / name))
+    with caplog.at_level(logging.WARNING):
+        patched, *_ = comfy_nodes.LoraLoaderModelOnly().load_lora_model_only(small.patcher, "some.safetensors", 1.0)
+    assert "lora key not loaded" not in caplog.text
+    assert not torch.allclose(small.sample(small.guider(patched))[0], plain, atol=1e-2)
+    assert torch.equal(small.sample()[0], plain)
+    unpatched, *_ = comfy_nodes.LoraLoaderModelOnly().load_lora_model_only(small.patcher, "some.safetensors", 0.0)
+    assert torch.equal(small.sample(small.guider(unpatched))[0], plain)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_torch_compile_gives_the_same_frames(small, plain, backend):
+    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    compiled = small.patcher.clone()
+    options = {"guard_filter_fn": skip_torch_compile_dict} if backend == "inductor" else None
+    set_torch_compile_wrapper(model=compiled, backend=backend, options=options)
+    assert torch.allclose(small.sample(small.guider(compiled), steps=3)[0], plain, atol=1e-3)
+
+
+def cached(small, name, threshold, start=0.0, end=1.0):
+    import comfy_extras.nodes_easycache as nodes_easycache
+
+    return getattr(nodes_easycache, f"{name}Node").execute(small.patcher, threshold, start, end, False).result[0]
+
+
+@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
+def test_a_cache_with_threshold_zero_gives_the_same_frames(small, cache):
+    guider = small.guider(conditions=small.conditions(30))
+    whole, _ = small.sample(guider)
+    with_cache = small.guider(cached(small, cache, 0.0), guider.conditions)
+    assert torch.equal(small.sample(with_cache)[0], whole)
+
+
+@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
+def test_a_cache_skips_whole_steps_and_stays_near(small, cache):
+    conditions, steps = small.conditions(30), 25
+    sigmas = small.sigmas(small.guider(), steps=steps)
+    whole, _ = small.sample(small.guider(conditions=conditions), sigmas=sigmas)
+
+    def windows_by_step(threshold):
+        patcher = cached(small, cache, threshold, start=0.15)
+        computed = _count_model_calls(patcher)
+        frames, _ = small.sample(small.guider(patcher, conditions), sigmas=sigmas)
+        assert frames.isfinite().all()
+        return computed, (frames - whole).abs().mean() / whole.abs().mean()
+
+    low, little = windows_by_step(0.1)
+    high, much = windows_by_step(1.0)
+    assert 0 < len(high) < len(low) < 3 * steps
+    assert all(count == 3 for count in low.values()) and all(count == 3 for count in high.values())
+    assert little < 0.1 and little < much
+
+
+def _count_model_calls(patcher):
+    """{sigma: windows computed}, filled while sampling: what reaches the UNet behind all wrappers so far."""
+    import comfy.patcher_extension
+
+    computed = {}
+
+    def count(executor, x, timesteps, *args, **kwargs):
+        computed[float(timesteps[0])] = computed.get(float(timesteps[0]), 0) + 1
+        return executor(x, timesteps, *args, **kwargs)
+
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "count", count)
+    return computed
+
+
+def test_easycache_gives_each_frame_of_each_branch_what_it_remembers_of_it(small):
+    import comfy.patcher_extension
+
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    patcher = small.patcher.clone()
+    remembered, reused = {}, 0
+
+    def check(executor, x, timesteps, context, control, options):
+        nonlocal reused
+        before, calls = x[:, :4].clone(), len(computed)
+        out = executor(x, timesteps, context, control, options)
+        assert len(options["uuids"]) == len(x) == len(set(options["uuids"]))
+        for row, name in enumerate(options["uuids"]):
+            if len(computed) > calls:
+                remembered[name] = out[row] - before[row]
+            else:
+                reused += 1
+                assert torch.allclose(out[row] - before[row], remembered[name], atol=1e-4)
+        return out
+
+    def executor_without_keywords(executor, *args, **kwargs):
+        return check(lambda *a: executor(*a, **kwargs), *args)
+
+    computed = []
+
+    def count(executor, *args, **kwargs):
+        computed.append(1)
+        return executor(*args, **kwargs)
+
+    patcher.add_wrapper_with_key(kind, "check", executor_without_keywords)
+    import comfy_extras.nodes_easycache as nodes_easycache
+
+    patcher = nodes_easycache.EasyCacheNode.execute(patcher, 1.0, 0.0, 1.0, False).result[0]
+    patcher.add_wrapper_with_key(kind, "count", count)
+    small.sample(small.guider(patcher, small.conditions(30)), steps=6)
+    assert reused > 0 and len(remembered) == 3 * 55
+
+
+def test_functions_after_guidance_get_the_whole_clip(small, plain):
+    seen = []
+
+    def halve(args):
+        seen.append(args)
+        return args["denoised"] / 2
+
+    patcher = small.patcher.clone()
+    patcher.set_model_sampler_post_cfg_function(halve)
+    frames, _ = small.sample(small.guider(patcher, scales=(1.0, 1.0)))
+    assert torch.allclose(frames, small.sample(small.guider(scales=(1.0, 1.0)))[0] / 2, atol=1e-3)
+    for name in ("denoised", "cond_denoised", "uncond_denoised", "input"):
+        assert seen[-1][name].shape == (FRAMES + 25, *LATENT)
+    assert torch.allclose(seen[-1]["denoised"], seen[-1]["cond_denoised"], atol=1e-5)
+    assert not torch.allclose(seen[-1]["denoised"], seen[-1]["uncond_denoised"], atol=1e-2)
+
+
+def test_guidance_that_calls_the_model_again_is_refused(small):
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    patcher = PerturbedAttentionGuidance.execute(small.patcher, 3.0).result[0]
+    with pytest.raises(ValueError, match="wants to call the model once more"):
+        small.sample(small.guider(patcher))
+
+
+def test_two_way_guidance_functions_are_told_to_have_no_effect(small, plain, caplog):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    patcher = RescaleCFG().patch(small.patcher, 0.7)[0]
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(small.sample(small.guider(patcher))[0], plain)
+    assert "sampler_cfg_function on the MODEL has no effect" in caplog.text
+
+
+def test_model_sampling_continuous_edm(small, plain):
+    from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
+
+    node = ModelSamplingContinuousEDM()
+    same = node.patch(small.patcher, "v_prediction", 700.0, 0.002)[0]
+    assert torch.equal(small.sample(small.guider(same))[0], plain)
+    lower = small.guider(node.patch(small.patcher, "v_prediction", 120.0, 0.002)[0])
+    assert float(small.sigmas(lower)[0]) == pytest.approx(120)
+    assert not torch.allclose(small.sample(lower)[0], plain, atol=1e-2)
+
+
+def test_model_merged_with_itself_is_the_same(small, plain):
+    from comfy_extras.nodes_model_merging import ModelMergeSimple
+
+    merged = ModelMergeSimple().merge(small.patcher, small.patcher.clone(), 0.5)[0]
+    assert (small.sample(small.guider(merged))[0] - plain).abs().max() < 1e-3 * plain.abs().max()
+
+
+def test_saved_model_is_loaded_again_with_its_patches_and_sigmas(small, comfy_nodes, unet_file, tmp_path):
+    from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
+    from comfy_extras.nodes_model_merging import ModelSave
+
+    model = small.load(unet_file)
+    weight = f"diffusion_model.{NAMED_LAYER}.weight"
+    model = ModelSamplingContinuousEDM().patch(model, "v_prediction", 300.0, 0.01)[0]
+    model.add_patches({weight: ("diff", (torch.full((32, 32), 0.05),))}, 1.0)
+    node = ModelSave()
+    node.output_dir = str(tmp_path)
+    node.save(model, "talker")
+    (saved,) = tmp_path.glob("talker*.safetensors")
+    loaded = small.load(saved)
+    assert float(small.sigmas(small.guider(loaded))[0]) == pytest.approx(300)
+    assert torch.equal(small.sample(small.guider(loaded))[0], small.sample(small.guider(model))[0])
+
+
+def test_multigpu_split_of_the_branches_gives_the_same_frames(small, unet_file):
+    """Two names of the one CPU stand for two devices."""
+    model = small.load(unet_file)
+    whole, _ = small.sample(small.guider(model))
+    clone = model.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
+    clone.is_multigpu_base_clone = True
+    model = model.clone()
+    model.set_additional_models("multigpu", [clone])
+    rows = {}
+    for name, part in (("main", model.model), ("clone", clone.model)):
+        _count_rows(part, name, rows)
+    split, _ = small.sample(small.guider(model))
+    assert set(rows) == {"main", "clone"} and sum(rows.values()) == 3 * 75 * 2
+    assert (split - whole).abs().max() < 1e-3 * whole.abs().max()
+
+
+def _count_rows(model, name, rows):
+    apply = model.apply_model
+
+    def counted(x, *args, **kwargs):
+        rows[name] = rows.get(name, 0) + len(x)
+        return apply(x, *args, **kwargs)
+
+    model.apply_model = counted
+
+
+# What goes in, what comes out
+
+
+def portrait_inputs(small, latent_channels=4, width=1024):
+    class Vae:
+        def encode(self, pixels):
+            return torch.zeros(1, latent_channels, pixels.shape[1] // 8, pixels.shape[2] // 8)
+
+    class ClipVision:
+        image_size = 224
+
+        def encode_image(self, image, crop):
+            return {"image_embeds": torch.zeros(1, width)}
+
+    mask = torch.ones(1, 128, 128)
+    return {"image": torch.rand(1, 128, 128, 3), "clip_vision": ClipVision(), "vae": Vae(), "mask": mask}
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"latent_channels": 16}, r"vae gave a latent of shape \(1, 16, 16, 16\) instead of \(1, 4, 16, 16\)"),
+        ({"width": 768}, "clip_vision gives embeddings 768 wide instead of 1024"),
+    ],
+)
+def test_portrait_names_the_wrong_kind_of_model(small, wrong, message):
+    portrait = small.module("nodes.portrait").DiceTalkPortrait
+    with pytest.raises(ValueError, match=message):
+        portrait.execute(**portrait_inputs(small, **wrong), short_side=128, crop=False, margin=0.5)
+
+
+def test_the_latent_can_be_upscaled_saved_loaded_and_decoded(small, plain, comfy_nodes, tmp_path, monkeypatch):
+    import comfy.sd
+    import comfy_files
+    import comfy.utils
+    import folder_paths
+
+    latent = {"samples": plain}
+    (wider,) = comfy_nodes.LatentUpscale().upscale(latent, "nearest-exact", 64, 64, "disabled")
+    assert wider["samples"].shape == (FRAMES, 4, 8, 8)
+
+    node = comfy_nodes.SaveLatent()
+    node.output_dir = str(tmp_path)
+    monkeypatch.setattr(folder_paths, "get_annotated_filepath", lambda name: str(tmp_path / name))
+    node.save(latent, "talk")
+    (saved,) = tmp_path.glob("talk*.latent")
+    assert torch.equal(comfy_nodes.LoadLatent().load(saved.name)[0]["samples"], plain)
+
+    comfy_files.write_small_vae(tmp_path / "vae.safetensors")
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(tmp_path / "vae.safetensors")))
+    (frames,) = comfy_nodes.VAEDecode().decode(vae, latent)
+    (tiled,) = comfy_nodes.VAEDecodeTiled().decode(vae, latent, 64, 16)
+    assert frames.shape == tiled.shape == (FRAMES, 32, 32, 3)
+    assert frames.isfinite().all() and tiled.isfinite().all()
