@@ -14,6 +14,7 @@ from .errors import InputError
 from .files import written_beside
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+OTHER_RATE = 48000  # for what AAC does not have
 # crf: quality, 0 (lossless) to 51. cpu-independent: the same frames always give the same file, which they otherwise
 # do not, even on one machine.
 X264_OPTIONS = {"crf": "17", "x264-params": "cpu-independent=1"}
@@ -32,8 +33,8 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None)
         path: the file to write; an existing one is replaced.
         frames: iterable of (H, W, 3) arrays or PIL images, uint8 or float in 0..1, all of one even size.
         fps: frames per second, Fraction or float.
-        audio: float array in -1..1, (samples,) or (channels, samples) with one or two channels; it is cut, or filled
-            with silence, to the length of the video. None for a video without sound.
+        audio: float array in -1..1, (samples,) or (channels, samples) with one or two channels, or an iterable of
+            such blocks; it is cut, or filled with silence, to the length of the video. None for no sound.
         sample_rate: of the audio, in Hz.
         metadata: mapping of names to text; other values are stored as JSON. Read back by `read_metadata`.
 
@@ -119,6 +120,39 @@ def double_frame_rate(frames):
     yield waiting.pop()
 
 
+def read_sound(path, start=0.0):
+    """The sound of a file as it is there, for a video that is made from it.
+
+    Args:
+        path: audio or video file; `dicetalk.media.load_audio` tells whether it can be read.
+        start: where to start, in seconds.
+
+    Returns:
+        The sample rate, and an iterator over (channels, samples) float32 blocks of one or two channels.
+    """
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = container.streams.audio[0]
+        rate = stream.rate if stream.rate in AAC_RATES else OTHER_RATE
+        layout = "mono" if stream.channels == 1 else "stereo"
+    return rate, _sound_blocks(path, round(start * rate), rate, layout)
+
+
+def _sound_blocks(path, skip, rate, layout):
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    with av.open(str(path), metadata_errors="replace") as container:
+        for packet in container.demux(container.streams.audio[0]):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:  # a damaged packet is left out, as `load_audio` does
+                continue
+            for frame in frames:
+                for block in resampler.resample(frame):
+                    block = block.to_ndarray()
+                    if block.shape[1] > skip:
+                        yield block[:, skip:]
+                    skip = max(0, skip - block.shape[1])
+
+
 def read_metadata(path):
     """The metadata of a video file as a dict of text."""
     with av.open(str(path)) as container:
@@ -185,29 +219,36 @@ class _Sound:
     """The AAC stream beside the pictures, fed as far as the pictures have come."""
 
     def __init__(self, container, audio, sample_rate):
-        audio = np.atleast_2d(np.nan_to_num(np.asarray(audio, dtype=np.float32)))
-        if audio.ndim != 2 or audio.shape[0] > 2:
-            raise InputError(f"Sound of shape {audio.shape} cannot be written: one or two channels are possible.")
-        self.samples = np.clip(audio, -1, 1)
+        self.blocks = map(_as_channels, [audio] if hasattr(audio, "shape") else audio)
+        self.waiting = next(self.blocks, np.zeros((1, 0), np.float32))
         self.rate = int(sample_rate)
-        self.layout = "mono" if len(audio) == 1 else "stereo"
+        self.layout = "mono" if len(self.waiting) == 1 else "stereo"
         self.container = container
         self.stream = container.add_stream(
-            "aac", rate=self.rate if self.rate in AAC_RATES else 48000, layout=self.layout
+            "aac", rate=self.rate if self.rate in AAC_RATES else OTHER_RATE, layout=self.layout
         )
         self.position = 0
 
     def add_until(self, seconds):
         end = round(seconds * self.rate)
-        piece = self.samples[:, self.position : end]
-        piece = np.pad(piece, ((0, 0), (0, end - self.position - piece.shape[1])))
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=self.layout)
+        piece = self._take(end - self.position)
+        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=self.layout)
         frame.sample_rate, frame.pts, frame.time_base = self.rate, self.position, Fraction(1, self.rate)
         self.container.mux(self.stream.encode(frame))
         self.position = end
 
     def flush(self):
         self.container.mux(self.stream.encode(None))
+
+    def _take(self, count):
+        """The next samples, silence after the last ones."""
+        while self.waiting.shape[1] < count:
+            block = next(self.blocks, None)
+            if block is None:
+                block = np.zeros((len(self.waiting), count - self.waiting.shape[1]), np.float32)
+            self.waiting = np.concatenate([self.waiting, block], axis=1)
+        piece, self.waiting = self.waiting[:, :count], self.waiting[:, count:]
+        return np.ascontiguousarray(piece)
 
 
 class _Interpolator:
@@ -253,6 +294,13 @@ class _Interpolator:
 def _chain(first, rest):
     yield first
     yield from map(_as_uint8, rest)
+
+
+def _as_channels(audio):
+    audio = np.atleast_2d(np.nan_to_num(np.asarray(audio, dtype=np.float32)))
+    if audio.ndim != 2 or audio.shape[0] > 2:
+        raise InputError(f"Sound of shape {audio.shape} cannot be written: one or two channels are possible.")
+    return np.clip(audio, -1, 1)
 
 
 def _as_uint8(frame):

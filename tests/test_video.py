@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import wave
 from fractions import Fraction
 
 import av
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dicetalk.errors import InputError
-from dicetalk.video import double_frame_rate, read_metadata, write_video
+from dicetalk.video import double_frame_rate, read_metadata, read_sound, write_video
 
 
 def moving_frames(count, size=64, step=2):
@@ -135,6 +136,31 @@ def test_stereo_and_odd_sample_rates(tmp_path):
     assert abs(samples.shape[1] / 48000 - 0.8) <= 0.08
     assert np.abs(samples[0]).max() > 0.5
     assert np.abs(samples[1]).max() < 0.05
+
+
+def test_sound_in_blocks_is_the_same_as_in_one(tmp_path):
+    sound = np.sin(np.arange(12000) * 0.05).astype(np.float32)
+    write_video(tmp_path / "one.mp4", moving_frames(10), 12.5, sound)
+    write_video(tmp_path / "blocks.mp4", moving_frames(10), 12.5, iter(np.split(sound, [1, 700, 9000])))
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "blocks.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("rate", "channels", "kept"), [(44100, 2, 44100), (16000, 1, 16000), (37800, 6, 48000)])
+def test_sound_is_read_as_it_is(tmp_path, rate, channels, kept):
+    seconds = np.arange(2 * rate) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * seconds) * (seconds >= 1)
+    with wave.open(str(tmp_path / "in.wav"), "wb") as file:
+        file.setparams((channels, 2, rate, 0, "NONE", ""))
+        file.writeframes((np.tile(tone, (channels, 1)).T * 32767).astype("<i2").tobytes())
+
+    read_rate, blocks = read_sound(tmp_path / "in.wav", start=0.5)
+
+    sound = np.concatenate(list(blocks), axis=1)
+    assert (read_rate, len(sound)) == (kept, min(channels, 2))
+    assert sound.shape[1] == pytest.approx(1.5 * kept, abs=kept * 0.01)
+    quiet, loud = sound[:, : int(0.48 * kept)], sound[:, int(0.52 * kept) : int(1.4 * kept)]
+    assert np.abs(quiet).max() < 0.01 < 0.3 < np.abs(loud).max()
+    assert np.abs(np.fft.rfft(loud[0])).argmax() * kept / loud.shape[1] == pytest.approx(1000, abs=2)
 
 
 def test_metadata_is_read_back(tmp_path):

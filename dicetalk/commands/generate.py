@@ -92,7 +92,7 @@ def run(args):
 
     pipeline = load_pipeline(checkpoint, dtype, device)
     latents = sample_latents(args, pipeline, portrait, audio, emotion)
-    count = write(args, pipeline, latents, audio, settings(args, checkpoint, portrait, device, dtype))
+    count = write(args, pipeline, latents, settings(args, checkpoint, portrait, device, dtype))
     width, height = portrait.image.size
     print(f"{args.output}: {count} frames, {count / float(args.fps):.2f} s at {args.fps} fps, {width}×{height} pixels")
     return 0
@@ -124,14 +124,13 @@ def sample_latents(args, pipeline, portrait, audio, emotion):
     ).frames
 
 
-def write(args, pipeline, latents, audio, metadata):
+def write(args, pipeline, latents, metadata):
     """Decode and write the video piece by piece, with a progress bar; returns how many frames it has."""
     from fractions import Fraction
 
     from tqdm import tqdm
 
-    from ..audio import SAMPLE_RATE
-    from ..video import double_frame_rate, write_video
+    from ..video import double_frame_rate, read_sound, write_video
 
     chunks = pipeline.decode(latents, args.decode_chunk_size)
     frames, total = (frame for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy()), len(latents)
@@ -140,7 +139,8 @@ def write(args, pipeline, latents, audio, metadata):
     frames = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
     comment = f"Made with DICE-Talk: {args.emotion}, seed {args.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
-    return write_video(args.output, frames, Fraction(args.fps), audio, SAMPLE_RATE, metadata)
+    sample_rate, sound = read_sound(args.audio, args.start)
+    return write_video(args.output, frames, Fraction(args.fps), sound, sample_rate, metadata)
 
 
 def settings(args, checkpoint, portrait, device, dtype):
