@@ -95,19 +95,17 @@ def find_checkpoint():
 
 
 def find_comfyui():
-    """The folder of a ComfyUI: $COMFYUI_PATH alone if it is set, else the usual places; None if there is none."""
-    if os.environ.get("COMFYUI_PATH"):
-        places = [Path(os.environ["COMFYUI_PATH"]).resolve()]
-    else:
-        places = COMFYUI_PLACES
-    return next((place for place in places if (place / "main.py").is_file()), None)
+    """The folder of a ComfyUI: $COMFYUI_PATH, else one of the usual places; None if there is none."""
+    given = os.environ.get("COMFYUI_PATH")
+    places = [Path(given).resolve(), *COMFYUI_PLACES] if given else COMFYUI_PLACES
+    found = next((place for place in places if (place / "main.py").is_file()), None)
+    if given and found != places[0]:
+        print(f"dev.py: there is no ComfyUI in $COMFYUI_PATH ({given}).", file=sys.stderr)
+    return found
 
 
 def install_comfyui():
     """Install ComfyUI into the cache folder with comfy-cli; None, with a message, if that fails."""
-    if os.environ.get("COMFYUI_PATH"):
-        print(f"dev.py: there is no ComfyUI in $COMFYUI_PATH ({os.environ['COMFYUI_PATH']}).", file=sys.stderr)
-        return None
     print(f"Installing ComfyUI {COMFYUI_VERSION} with comfy-cli, as none was found …", flush=True)
     comfyui = CACHE / "ComfyUI"
     comfy = [SCRIPTS / "comfy", "--skip-prompt", "--workspace", comfyui]
