@@ -53,7 +53,7 @@ class DiceTalkAudioFeatures(io.ComfyNode):
     def execute(cls, dicetalk, audio, start, length) -> io.NodeOutput:
         waveform, rate = audio["waveform"], audio["sample_rate"]
         if len(waveform) != 1:
-            raise InputError(f"audio holds a batch of {len(waveform)} clips: give one, for instance by Get Audio Batch.")
+            raise InputError(f"audio holds a batch of {len(waveform)} clips, and one can be spoken: give one.")
         first = round(start * rate)
         piece = waveform[:, :, first : first + round(length * rate) if length > 0 else None]
         if piece.shape[-1] == 0:

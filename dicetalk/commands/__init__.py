@@ -1,1 +1,4 @@
-"""The commands of ``python -m dicetalk``: each module has HELP, ``add_arguments(parser)`` and ``run(args) -> exit code``."""
+"""The commands of ``python -m dicetalk``.
+
+Each module has HELP, ``add_arguments(parser)`` and ``run(args) -> exit code``.
+"""
