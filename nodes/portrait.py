@@ -113,6 +113,8 @@ def largest_box(boxes):
 
 
 def _to_pil(image):
+    if not torch.isfinite(image[0]).all():
+        raise InputError("image holds values that are not finite numbers (NaN or infinity): check the node it is from.")
     return Image.fromarray((image[0, :, :, :3].cpu().float().clamp(0, 1).numpy() * 255).round().astype(np.uint8))
 
 

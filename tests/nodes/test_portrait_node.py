@@ -1,0 +1,98 @@
+"""What DICE-Talk Portrait takes and refuses, with stand-ins for the encoders."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+
+class Vae:
+    def __init__(self, channels=4):
+        self.channels = channels
+
+    def encode(self, pixels):
+        return torch.zeros(1, self.channels, pixels.shape[1] // 8, pixels.shape[2] // 8)
+
+
+class ClipVision:
+    image_size = 224
+
+    def __init__(self, width=1024):
+        self.width, self.seen = width, None
+
+    def encode_image(self, image, crop):
+        self.seen = image
+        return {"image_embeds": torch.zeros(1, self.width)}
+
+
+@pytest.fixture(scope="module")
+def module(pack):
+    return importlib.import_module(f"{pack.__name__}.nodes.portrait")
+
+
+@pytest.fixture(autouse=True)
+def no_preview(module, monkeypatch):
+    monkeypatch.setattr(module.ui, "PreviewImage", lambda *args, **kwargs: None)
+
+
+def run(module, image, bboxes=None, mask=None, vae=None, clip=None, short_side=128, crop=False, margin=0.5):
+    node = module.DiceTalkPortrait
+    return node.execute(image, clip or ClipVision(), vae or Vae(), short_side, crop, margin, bboxes, mask).args
+
+
+def picture(height=120, width=200, channels=3):
+    return torch.rand(1, height, width, channels, generator=torch.Generator().manual_seed(0))
+
+
+BOX = {"x": 60.0, "y": 20.0, "width": 60.0, "height": 80.0}
+
+
+def test_box_gives_the_mask_and_the_size(module):
+    portrait, image, mask = run(module, picture(), BOX)
+    assert image.shape == (1, 128, 192, 3) and mask.shape == (1, 128, 192)
+    assert portrait.latent.shape == (1, 4, 16, 24) and portrait.face_mask.shape == (1, 1, 128, 192)
+    assert portrait.prepared.face_box == (60, 20, 120, 100) and portrait.original.shape == (1, 120, 200, 3)
+    assert 0.1 < mask.mean() < 0.5
+
+
+@pytest.mark.parametrize("boxes", [BOX, [BOX], [[BOX]], [[BOX | {"width": 5.0}, BOX], [BOX | {"width": 99.0}]]])
+def test_the_largest_box_of_the_first_picture_counts(module, boxes):
+    assert module.largest_box(boxes) == (60, 20, 120, 100)
+
+
+def test_mask_goes_before_boxes(module):
+    mask = torch.zeros(1, 120, 200)
+    mask[:, 10:50, 100:150] = 1
+    portrait = run(module, picture(), BOX, mask)[0]
+    assert portrait.prepared.face_box == (100, 10, 150, 50)
+
+
+def test_alpha_is_left_out_and_clip_sees_a_square(module):
+    clip = ClipVision()
+    run(module, picture(channels=4), BOX, clip=clip)
+    assert clip.seen.shape == (1, 224, 224, 3)
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"vae": Vae(16)}, "vae gave a latent of shape .* another model's VAE"),
+        ({"clip": ClipVision(768)}, "clip_vision gives embeddings 768 wide instead of 1024"),
+        ({"bboxes": [[]]}, "bboxes holds no box"),
+        ({"bboxes": "face"}, "bboxes does not hold boxes"),
+        ({"bboxes": BOX | {"x": 500.0}}, "outside the image"),
+        ({"mask": torch.ones(1, 64, 64)}, "mask is 64×64 pixels and the image 200×120"),
+        ({"mask": torch.zeros(1, 120, 200)}, "mask"),
+        ({"image": torch.full((1, 120, 200, 3), float("nan"))}, "not finite numbers"),
+    ],
+)
+def test_what_cannot_be_used_is_named(module, change, problem):
+    given = {"image": picture(), "bboxes": BOX} | change
+    with pytest.raises(ValueError, match=problem):
+        run(module, **given)
+
+
+def test_no_face_says_how_to_give_one(module):
+    with pytest.raises(ValueError, match="face"):
+        run(module, torch.from_numpy(np.full((1, 120, 200, 3), 0.5, np.float32)))
