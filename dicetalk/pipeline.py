@@ -117,6 +117,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         num_inference_steps: int = 25,
         reference_scale: float = REFERENCE_SCALE,
         emotion_scale: float = EMOTION_SCALE,
+        guidance_interval: tuple[float, float] | None = None,
         motion_bucket_id: float = MOTION_BUCKET,
         expression_bucket_id: float = EXPRESSION_BUCKET,
         generator: torch.Generator | None = None,
@@ -136,6 +137,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             num_inference_steps: sampling steps.
             reference_scale: how closely the frames keep to the portrait.
             emotion_scale: how strongly speech and emotion act.
+            guidance_interval: lowest and highest sigma (0.002 to 700) that are guided; outside, the conditional
+                branch alone is computed. None guides everywhere, as published.
             motion_bucket_id, expression_bucket_id: amount of motion of head and face, 8 and 16 as published.
             generator: source of the noise; one on the CPU gives the same noise on every device.
             noise: (N + 25, 4, H/8, W/8) standard normal, instead of a generator.
@@ -179,6 +182,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 num_inference_steps,
                 reference_scale,
                 emotion_scale,
+                guidance_interval=guidance_interval,
                 on_step=on_step,
                 on_window=on_window,
             )

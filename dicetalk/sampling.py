@@ -98,6 +98,19 @@ def needed_branches(reference_scale: float, emotion_scale: float) -> tuple[str, 
     return tuple(branch for branch in BRANCHES if shares[branch] != 0)
 
 
+def scales_at(
+    sigma: float, reference_scale: float, emotion_scale: float, interval: tuple[float, float] | None
+) -> tuple[float, float]:
+    """The two scales at this sigma: those given inside the interval (low, high), 1 and 1 outside of it.
+
+    With both at 1 the prediction is that of the conditional branch alone, a third of the work (Kynkäänniemi et al.,
+    arXiv 2404.07724, found guidance to matter in a middle range of noise levels only). None is everywhere.
+    """
+    if interval is None or interval[0] <= sigma <= interval[1]:
+        return reference_scale, emotion_scale
+    return 1.0, 1.0
+
+
 def guide(predictions: dict[str, Tensor], reference_scale: float, emotion_scale: float) -> Tensor:
     """U + reference_scale (R − U) + emotion_scale (C − R), from the branches that `needed_branches` names."""
     shares = {
@@ -219,6 +232,7 @@ def sample(
     window: int = WINDOW,
     overlap: int = 0,
     shift: int = SHIFT,
+    guidance_interval: tuple[float, float] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     on_window: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -229,6 +243,7 @@ def sample(
         noise: (N + window, 4, h, w) standard normal.
         scheduler: a diffusers scheduler of one model call a step, such as `EulerDiscreteScheduler` made from
             `SCHEDULER_CONFIG`.
+        guidance_interval: lowest and highest sigma that are guided, see `scales_at`.
         on_step: called after each step with its index, its timestep and the latents (N + window, 4, h, w);
             returns the latents to go on with.
         on_window: called after each window with the number of windows done and of all.
@@ -243,15 +258,16 @@ def sample(
     latents = portrait + noise * scheduler.sigmas[0].to(device)
 
     plan = window_plan(conditions.num_frames, num_inference_steps, window, overlap, shift)
-    branches = needed_branches(reference_scale, emotion_scale)
     total, done = sum(map(len, plan)), 0
     for step, timestep in enumerate(scheduler.timesteps):
+        scales = scales_at(float(scheduler.sigmas[step]), reference_scale, emotion_scale, guidance_interval)
+        branches = needed_branches(*scales)
         scaled = scheduler.scale_model_input(latents, timestep)
         prediction, count = torch.zeros_like(latents), latents.new_zeros(len(latents), 1, 1, 1)
         for frames in plan[step]:
             parts = denoise_window(unet, conditions, scaled[frames], timestep, frames, branches)
             parts = {branch: part.float() for branch, part in parts.items()}
-            prediction[frames] += guide(parts, reference_scale, emotion_scale)
+            prediction[frames] += guide(parts, *scales)
             count[frames] += 1
             done += 1
             if on_window is not None:

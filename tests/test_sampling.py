@@ -14,6 +14,7 @@ from dicetalk.sampling import (
     Conditions,
     guide,
     needed_branches,
+    scales_at,
     window_plan,
     windows,
 )
@@ -77,6 +78,11 @@ def test_needed_branches():
     assert needed_branches(4, 4) == (UNCONDITIONAL, CONDITIONAL)
     assert needed_branches(1, 1) == (CONDITIONAL,)
     assert needed_branches(3, 0) == (UNCONDITIONAL, REFERENCE)
+
+
+def test_guidance_acts_inside_its_interval_only():
+    assert scales_at(5.0, 3.0, 6.0, None) == scales_at(5.0, 3.0, 6.0, (1.0, 5.0)) == (3.0, 6.0)
+    assert scales_at(0.9, 3.0, 6.0, (1.0, 5.0)) == scales_at(5.1, 3.0, 6.0, (1.0, 5.0)) == (1.0, 1.0)
 
 
 @pytest.fixture
