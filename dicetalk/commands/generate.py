@@ -60,7 +60,7 @@ def run(args):
     """Check everything that can be checked without the weights, then load them, sample, decode and write."""
     check_numbers(args)
     face_box = parse_face(args.face)
-    check_output(args)
+    check_files(args)
 
     from ..emotion import read_argument, resolve
 
@@ -195,14 +195,19 @@ def parse_face(text):
     return box
 
 
-def check_output(args):
-    """Refuse an output that is no MP4, cannot be written, or is one of the files that are read."""
+def check_files(args):
+    """Refuse input files that are not there, and an output that is no MP4, cannot be written, or is one of them."""
+    given_files = (("--portrait", args.portrait), ("--audio", args.audio))
+    for flag, given in given_files:
+        if not Path(given).exists():
+            raise InputError(f"{flag} is {given}, which does not exist: check the file's name.")
+
     from ..video import check_writable
 
     output = Path(args.output)
     if output.suffix.lower() != ".mp4":
         raise InputError(f"--output is {output}: the video is an MP4 file, so give it a name that ends in .mp4.")
     check_writable(output)
-    for flag, given in (("--portrait", args.portrait), ("--audio", args.audio)):
-        if output.exists() and Path(given).exists() and output.samefile(given):
+    for flag, given in given_files:
+        if output.exists() and output.samefile(given):
             raise InputError(f"--output is the file that {flag} reads, {given}: write to another one.")
