@@ -62,7 +62,7 @@ def run(args):
     face_box = parse_face(args.face)
     check_files(args)
 
-    from ..emotion import read_argument, resolve
+    from ..emotion import read_argument
 
     read_argument(args.emotion)  # a slip in the text is told at once; the names in it, when the checkpoint is known
 
@@ -76,6 +76,7 @@ def run(args):
 
     from ..checkpoints import resolve_checkpoint
     from ..device import choose_device, choose_dtype
+    from ..emotion import resolve
     from ..priors import load_priors
 
     device = choose_device(args.device)
