@@ -155,10 +155,10 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         options["transformer_options"].get("wrappers", {}).pop(_CALC_COND_BATCH, None)
         two_way = bool(model_options.get("sampler_post_cfg_function"))
         branches = BRANCHES if two_way else self.branches
-        self._anchor_cache(model_options, branches)
 
         sums, count = [torch.zeros_like(x) for _ in range(3 if two_way else 1)], x.new_zeros(len(x), 1, 1, 1)
-        for frames in self._windows:
+        for number, frames in enumerate(self._windows):
+            _let_easycache_judge_by(None if number else self._row_uuid(branches[-1], 0), options)
             comfy.model_management.throw_exception_if_processing_interrupted()
             conds = [self._conds(branch, frames, x.device) for branch in branches]
             parts = comfy.samplers.calc_cond_batch(model, conds, x[frames], timestep[frames], options)
@@ -169,12 +169,6 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
                 sums[2][frames] += parts[UNCONDITIONAL]
             count[frames] += 1
         return [total / count.clamp(min=1) for total in sums]
-
-    def _anchor_cache(self, model_options, branches):
-        """Let EasyCache judge by frame 0, which the first window of every step holds, in the branch that runs first."""
-        cache = model_options["transformer_options"].get("easycache")
-        if getattr(cache, "initial_step", False) and hasattr(cache, "first_cond_uuid"):
-            cache.first_cond_uuid, cache.initial_step = self._row_uuid(branches[-1], 0), False
 
     def _row_uuid(self, branch, frame):
         return self.uuid, branch, frame
@@ -219,6 +213,16 @@ class _NoConds(list):
             "A node on the MODEL wants to call the model once more for its own guidance (as PAG and SAG do), which "
             "DICE-Talk's windows do not allow: remove it."
         )
+
+
+def _let_easycache_judge_by(row, model_options):
+    """Which row EasyCache judges the step by, None for none: it must decide once a step, in the first window.
+
+    That window always holds frame 0, and the last branch is the one that ComfyUI runs first.
+    """
+    cache = model_options["transformer_options"].get("easycache")
+    if hasattr(cache, "first_cond_uuid"):
+        cache.first_cond_uuid, cache.initial_step = row, False
 
 
 def _prepare_for(rows):

@@ -89,5 +89,7 @@ class SmallModel:
         method = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else sampler
         latent = latent or self.start(guider)
         with torch.inference_mode():
-            out, denoised = SamplerCustomAdvanced.execute(Noise_RandomNoise(seed), guider, method, sigmas, latent).result
+            out, denoised = SamplerCustomAdvanced.execute(
+                Noise_RandomNoise(seed), guider, method, sigmas, latent
+            ).result
         return out["samples"], denoised["samples"]

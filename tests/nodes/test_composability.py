@@ -12,7 +12,19 @@ NAMED_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 @pytest.fixture(scope="module")
-def small(pack):
+def comfy_nodes(comfyui, pack):
+    """ComfyUI's module of core nodes, which other modules of its import too, whatever else is called `nodes` here."""
+    sys.path.insert(0, str(comfyui))
+    try:
+        import nodes
+    finally:
+        sys.path.remove(str(comfyui))
+    assert hasattr(nodes, "KSampler")
+    return nodes
+
+
+@pytest.fixture(scope="module")
+def small(pack, comfy_nodes):
     return SmallModel(pack)
 
 
@@ -25,18 +37,6 @@ def plain(small):
 @pytest.fixture(scope="module")
 def unet_file(small, tmp_path_factory):
     return small.save(tmp_path_factory.mktemp("unet") / "unet.pth")
-
-
-@pytest.fixture(scope="module")
-def comfy_nodes(comfyui, pack):
-    """ComfyUI's module of core nodes, whatever else is called `nodes` here."""
-    sys.path.insert(0, str(comfyui))
-    try:
-        import nodes
-    finally:
-        sys.path.remove(str(comfyui))
-    assert hasattr(nodes, "KSampler")
-    return nodes
 
 
 def schedule(small, guider, name, steps):
@@ -68,7 +68,7 @@ def test_every_sampler_of_comfyui_runs(small):
 
     for sampler in comfy.samplers.SAMPLER_NAMES:
         guider = small.guider(scales=(1.0, 2.0) if sampler == "euler_cfg_pp" else (3.0, 6.0))
-        frames, denoised = small.sample(guider, sampler, steps=3)
+        frames, denoised = small.sample(guider, sampler, steps=2)
         assert frames.shape == denoised.shape == (FRAMES, *LATENT), sampler
         assert frames.isfinite().all(), sampler
 
@@ -87,7 +87,7 @@ def test_windows_move_with_the_step_that_an_evaluation_belongs_to(small, monkeyp
     small.sample(guider, sampler, schedule(small, guider, scheduler, steps))
     of_steps = [7 * step % 25 for step in range(steps)]
     if sampler == "heun":  # the second evaluation of a step is at the next one's sigma
-        of_steps = [each for each in of_steps for _ in range(2)][:-1]
+        of_steps = [each for each in of_steps for _ in range(2)][1:]
     assert offsets == of_steps
 
 
@@ -214,7 +214,7 @@ def test_guider_refuses_another_kind_of_model(small):
     class Other:
         model = torch.nn.Linear(1, 1)
 
-    with pytest.raises(ValueError, match="The MODEL is a Linear, not DICE-Talk's: connect the output of Load DICE-Talk"):
+    with pytest.raises(ValueError, match="The MODEL is a Linear, not DICE-Talk's: connect"):
         small.guider(Other())
 
 
@@ -224,7 +224,10 @@ def test_guider_refuses_another_kind_of_model(small):
 def lora(down, up, alpha=None, layer=NAMED_LAYER):
     random = torch.Generator().manual_seed(1)
     width = UNET["block_out_channels"][0]
-    tensors = {layer + down: torch.randn(2, width, generator=random), layer + up: torch.randn(width, 2, generator=random)}
+    tensors = {
+        layer + down: torch.randn(2, width, generator=random),
+        layer + up: torch.randn(width, 2, generator=random),
+    }
     return tensors | ({layer + alpha: torch.tensor(2.0)} if alpha else {})
 
 
@@ -254,15 +257,13 @@ def test_lora_changes_the_frames_and_strength_zero_does_not(
     assert torch.equal(small.sample(small.guider(unpatched))[0], plain)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_torch_compile_gives_the_same_frames(small, plain, backend):
-    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+def test_torch_compile_gives_the_same_frames(small, plain):
+    """As TorchCompileModel compiles, with a quicker backend than it offers."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     compiled = small.patcher.clone()
-    options = {"guard_filter_fn": skip_torch_compile_dict} if backend == "inductor" else None
-    set_torch_compile_wrapper(model=compiled, backend=backend, options=options)
-    assert torch.allclose(small.sample(small.guider(compiled), steps=3)[0], plain, atol=1e-3)
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    assert torch.allclose(small.sample(small.guider(compiled))[0], plain, atol=1e-3)
 
 
 def cached(small, name, threshold, start=0.0, end=1.0):
@@ -292,11 +293,11 @@ def test_a_cache_skips_whole_steps_and_stays_near(small, cache):
         assert frames.isfinite().all()
         return computed, (frames - whole).abs().mean() / whole.abs().mean()
 
-    low, little = windows_by_step(0.1)
+    low, little = windows_by_step(0.05)
     high, much = windows_by_step(1.0)
-    assert 0 < len(high) < len(low) < 3 * steps
-    assert all(count == 3 for count in low.values()) and all(count == 3 for count in high.values())
-    assert little < 0.1 and little < much
+    assert 0 < len(high) < len(low) < steps
+    assert set(low.values()) == set(high.values()) == {3}
+    assert little < 0.2 and little < much
 
 
 def _count_model_calls(patcher):
@@ -315,43 +316,36 @@ def _count_model_calls(patcher):
 
 def test_easycache_gives_each_frame_of_each_branch_what_it_remembers_of_it(small):
     import comfy.patcher_extension
+    from comfy_extras.nodes_easycache import EasyCacheNode
 
     kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
-    patcher = small.patcher.clone()
-    remembered, reused = {}, 0
+    remembered, computed, reused = {}, [], []
 
-    def check(executor, x, timesteps, context, control, options):
-        nonlocal reused
+    def check(executor, x, timesteps, context, control, options, **kwargs):
         before, calls = x[:, :4].clone(), len(computed)
-        out = executor(x, timesteps, context, control, options)
+        change = executor(x, timesteps, context, control, options, **kwargs) - before
         assert len(options["uuids"]) == len(x) == len(set(options["uuids"]))
-        for row, name in enumerate(options["uuids"]):
-            if len(computed) > calls:
-                remembered[name] = out[row] - before[row]
-            else:
-                reused += 1
-                assert torch.allclose(out[row] - before[row], remembered[name], atol=1e-4)
-        return out
-
-    def executor_without_keywords(executor, *args, **kwargs):
-        return check(lambda *a: executor(*a, **kwargs), *args)
-
-    computed = []
+        if len(computed) > calls:
+            remembered.update(zip(options["uuids"], change))
+        else:
+            reused.append(1)
+            for name, row in zip(options["uuids"], change):
+                assert torch.allclose(row, remembered[name], atol=1e-4)
+        return before + change
 
     def count(executor, *args, **kwargs):
         computed.append(1)
         return executor(*args, **kwargs)
 
-    patcher.add_wrapper_with_key(kind, "check", executor_without_keywords)
-    import comfy_extras.nodes_easycache as nodes_easycache
-
-    patcher = nodes_easycache.EasyCacheNode.execute(patcher, 1.0, 0.0, 1.0, False).result[0]
+    patcher = small.patcher.clone()
+    patcher.add_wrapper_with_key(kind, "check", check)
+    patcher = EasyCacheNode.execute(patcher, 1.0, 0.0, 1.0, False).result[0]
     patcher.add_wrapper_with_key(kind, "count", count)
-    small.sample(small.guider(patcher, small.conditions(30)), steps=6)
-    assert reused > 0 and len(remembered) == 3 * 55
+    small.sample(small.guider(patcher, small.conditions(30)), steps=8)
+    assert reused and len(remembered) == 3 * 55
 
 
-def test_functions_after_guidance_get_the_whole_clip(small, plain):
+def test_functions_after_guidance_get_the_whole_clip(small):
     seen = []
 
     def halve(args):
@@ -360,11 +354,12 @@ def test_functions_after_guidance_get_the_whole_clip(small, plain):
 
     patcher = small.patcher.clone()
     patcher.set_model_sampler_post_cfg_function(halve)
-    frames, _ = small.sample(small.guider(patcher, scales=(1.0, 1.0)))
-    assert torch.allclose(frames, small.sample(small.guider(scales=(1.0, 1.0)))[0] / 2, atol=1e-3)
+    frames, _ = small.sample(small.guider(patcher), steps=1)
+    assert torch.allclose(frames, small.sample(steps=1)[0] / 2, atol=5e-3)
     for name in ("denoised", "cond_denoised", "uncond_denoised", "input"):
         assert seen[-1][name].shape == (FRAMES + 25, *LATENT)
-    assert torch.allclose(seen[-1]["denoised"], seen[-1]["cond_denoised"], atol=1e-5)
+    small.sample(small.guider(patcher, scales=(1.0, 1.0)), steps=1)
+    assert torch.allclose(seen[-1]["denoised"], seen[-1]["cond_denoised"], rtol=1e-3, atol=1e-3)
     assert not torch.allclose(seen[-1]["denoised"], seen[-1]["uncond_denoised"], atol=1e-2)
 
 
@@ -479,8 +474,8 @@ def test_portrait_names_the_wrong_kind_of_model(small, wrong, message):
 
 def test_the_latent_can_be_upscaled_saved_loaded_and_decoded(small, plain, comfy_nodes, tmp_path, monkeypatch):
     import comfy.sd
-    import comfy_files
     import comfy.utils
+    import comfy_files
     import folder_paths
 
     latent = {"samples": plain}
