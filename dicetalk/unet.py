@@ -1,6 +1,7 @@
 """The denoiser: diffusers' Stable Video Diffusion UNet, its cross-attention taught to hear audio and emotion."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Callable, Mapping
 
 import torch
@@ -15,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64
+FEED_FORWARD_ELEMENTS = 2**25  # activations that a feed-forward takes at once
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -92,26 +94,46 @@ class DiceTalkTransformer(TransformerSpatioTemporalModel):
 
     @staticmethod
     def _spatial(block: BasicTransformerBlock, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
-        x = x + _self_attention(block.attn1, block.norm1(x), contexts)
-        x = x + _spatial_cross_attention(block.attn2, block.norm2(x), frames, contexts, mask)
-        return x + block.ff(block.norm3(x))
+        x = _self_attention(block.attn1, block.norm1(x), contexts).add_(x)
+        x = _spatial_cross_attention(block.attn2, block.norm2(x), frames, contexts, mask).add_(x)
+        return _feed_forward(block.norm3, block.ff, x)
 
     @staticmethod
-    def _temporal(
-        block: TemporalBasicTransformerBlock, x: Tensor, position: Tensor, contexts: Contexts
-    ) -> Tensor:
-        frames, pixels = len(position), x.shape[1]
-        x = rearrange(x, "(b f) n c -> b n f c", f=frames) + position
-        x = rearrange(x, "b n f c -> (b n) f c")
-        x = x + block.ff_in(block.norm_in(x))
-        x = x + _self_attention(block.attn1, block.norm1(x), contexts)
-        x = x + _temporal_cross_attention(block.attn2, block.norm2(x), pixels, contexts)
-        x = x + block.ff(block.norm3(x))
-        return rearrange(x, "(b n) f c -> (b f) n c", n=pixels)
+    def _temporal(block: TemporalBasicTransformerBlock, x: Tensor, position: Tensor, contexts: Contexts) -> Tensor:
+        """Frames stay where they are in memory; only the attention among them looks along them."""
+        frames = len(position)
+        x = (x.unflatten(0, (-1, frames)) + position[:, None]).flatten(0, 1)
+        x = _feed_forward(block.norm_in, block.ff_in, x)
+        x = _frame_attention(block.attn1, block.norm1(x), frames, contexts).add_(x)
+        x = _temporal_cross_attention(block.attn2, block.norm2(x), frames, contexts).add_(x)
+        return _feed_forward(block.norm3, block.ff, x)
+
+
+# Sums are made in the memory of a layer's new output, which no gradient needs: `layer(x).add_(x)`.
+
+
+def _feed_forward(norm, ff, x: Tensor) -> Tensor:
+    """x + ff(norm(x)), a part of the pictures at a time: the hidden layer is 8 times as wide as x."""
+    pictures = max(1, FEED_FORWARD_ELEMENTS // x[0].numel())
+    if pictures >= len(x):
+        return ff(norm(x)).add_(x)
+    return torch.cat([ff(norm(part)).add_(part) for part in x.split(pictures)])
 
 
 def _self_attention(attn: Attention, x: Tensor, contexts: Contexts) -> Tensor:
     return _output(attn, contexts.attention(attn.to_q(x), attn.to_k(x), attn.to_v(x), attn.heads))
+
+
+def _frame_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
+    """x: (batch·frames, pixels, channels); every pixel attends to itself in the other frames."""
+
+    def along_frames(y):
+        return rearrange(y, "(b f) n c -> (b n) f c", f=frames)
+
+    query, key, value = (along_frames(y(x)) for y in (attn.to_q, attn.to_k, attn.to_v))
+    seen = contexts.attention(query, key, value, attn.heads)
+    del query, key, value
+    return _output(attn, rearrange(seen, "(b n) f c -> (b f) n c", n=x.shape[1]))
 
 
 def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
@@ -123,6 +145,8 @@ def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: 
         heard = contexts.attention(query, key, value, attn.heads)
         heard = heard if scale == 1 else heard * scale
         total = heard if total is None else total + heard
+        del key, value, heard
+    del query
     seen = attn.to_v(contexts.clip)
     if total is None:
         return _output(attn, _per_frame(seen, frames).expand_as(x))
@@ -130,9 +154,9 @@ def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: 
     return _output(attn, torch.addcmul(seen, total, mask).flatten(0, 1))
 
 
-def _temporal_cross_attention(attn: Attention, x: Tensor, pixels: int, contexts: Contexts) -> Tensor:
-    """x: (batch·pixels, frames, channels); every pixel and frame attends to the window's mean context."""
-    query = rearrange(attn.to_q(x), "(b n) f c -> b (n f) c", n=pixels)
+def _temporal_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
+    """x: (batch·frames, pixels, channels); every pixel and frame attends to the window's mean context."""
+    query = rearrange(attn.to_q(x), "(b f) n c -> b (f n) c", f=frames)
     total = attn.to_v(contexts.clip.mean(dim=1))
     for adapter, tokens, scale in contexts.adapters():
         key, value = attn.processor(adapter, tokens.mean(dim=1))
@@ -250,29 +274,26 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         x = self.conv_in(sample.flatten(0, 1))
         x = (x.unflatten(0, (batch, frames)) + pose_features).flatten(0, 1)
 
+        # The blocks' own loops, so that no caller keeps an input alive that its block has done with.
         skips = [x]
         for block in self.down_blocks:
-            x, outputs = block(x, embedding, **self._context(block, contexts), image_only_indicator=indicator)
-            skips.extend(outputs)
+            for resnet, attention in _layers(block):
+                x = resnet(x, embedding, indicator)
+                x = attention(x, contexts, indicator)[0] if attention else x
+                skips.append(x)
+            for downsampler in block.downsamplers or ():
+                x = downsampler(x)
+                skips.append(x)
         x = self.mid_block(x, embedding, encoder_hidden_states=contexts, image_only_indicator=indicator)
         for block in self.up_blocks:
-            outputs = tuple(skips.pop() for _ in block.resnets)[::-1]
-            size = skips[-1].shape[-2:] if skips else None
-            x = block(
-                x,
-                res_hidden_states_tuple=outputs,
-                temb=embedding,
-                **self._context(block, contexts),
-                image_only_indicator=indicator,
-                upsample_size=size,
-            )
-            del outputs
+            for resnet, attention in _layers(block):
+                x = torch.cat([x, skips.pop()], dim=1)
+                x = resnet(x, embedding, indicator)
+                x = attention(x, contexts, indicator)[0] if attention else x
+            for upsampler in block.upsamplers or ():
+                x = upsampler(x, skips[-1].shape[-2:])
         x = self.conv_out(self.conv_act(self.conv_norm_out(x))).unflatten(0, (batch, frames))
         return UNetSpatioTemporalConditionOutput(sample=x) if return_dict else (x,)
-
-    @staticmethod
-    def _context(block, contexts):
-        return {"encoder_hidden_states": contexts} if getattr(block, "has_cross_attention", False) else {}
 
     def _masks(self, face_mask: Tensor, height: int, width: int) -> dict[tuple[int, int], Tensor]:
         masks = {}
@@ -281,6 +302,11 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             masks[height, width] = rearrange(mask, "b 1 h w -> b 1 (h w) 1")
             height, width = (height + 1) // 2, (width + 1) // 2
         return masks
+
+
+def _layers(block):
+    """(resnet, attention or None) of a down or an up block."""
+    return zip_longest(block.resnets, getattr(block, "attentions", ()))
 
 
 def unet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict:
