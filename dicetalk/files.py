@@ -30,7 +30,10 @@ def written_beside(path):
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be replaced ({error.strerror}): close what has it open.") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -278,10 +278,12 @@ def _to_tensor(image):
 
 
 def _from_svd(kind, folder, subfolder, dtype):
+    # Without accelerate, which is not needed for so small a model, diffusers would advise to install it.
+    options = {"low_cpu_mem_usage": False} if kind is AutoencoderKLTemporalDecoder else {}
     for variant in ("fp16", None):
         try:
             return kind.from_pretrained(
-                folder, subfolder=subfolder, variant=variant, torch_dtype=dtype, local_files_only=True
+                folder, subfolder=subfolder, variant=variant, torch_dtype=dtype, local_files_only=True, **options
             ).eval()
         except OSError as error:
             reason = " ".join(str(error).split())[:200]

@@ -14,6 +14,7 @@ from .errors import InputError
 MASK_AREA = 1.1
 MULTIPLE = 64
 _SMALLEST_FACE = 2
+_HOW_TO_TELL = "with --face x1,y1,x2,y2 (in ComfyUI with the input bboxes or mask)"
 
 # The face search. The cascade runs on small copies of the image first, so that a portrait's one large face is found
 # before any texture that looks like a small one. A true face is hit by many neighbouring windows, at several sizes of
@@ -240,11 +241,11 @@ def detect_face(image):
             break
         faces = _faces_at(cascade, grey, short_sides, least_hits)
         if len(faces) > 1 and faces[1][2] > _TIE * faces[0][2]:
-            raise InputError("Two faces in the portrait are equally large: say which one with --face x1,y1,x2,y2.")
+            raise InputError(f"Two faces in the portrait are equally large: say which one is meant, {_HOW_TO_TELL}.")
         if faces:
             return hairline_to_chin(faces[0], grey.size)
     raise InputError(
-        "No face was found in the portrait: say where it is with --face x1,y1,x2,y2, or use another picture."
+        f"No face was found in the portrait: say where it is, {_HOW_TO_TELL}, or use another picture."
     )
 
 

@@ -16,10 +16,11 @@ def add_arguments(parser):
 
 def run(args):
     """Print one row per case. Returns 0 if all pass or none is judged, 1 if any fails or cannot be read."""
+    from ..device import choose_device, choose_dtype
     from ..verify import FAILED, NOT_JUDGED, find_cases, verify_case
 
     cases = find_cases(args.folders)
-    device, dtype = _device_and_dtype(args.device, args.dtype)
+    device, dtype = choose_device(args.device), choose_dtype(args.dtype)
     widths = [max(len(title), *(len(text) for text in column)) for title, column in _text_columns(cases)]
     row = f"{{:{widths[0]}}}  {{:{widths[1]}}}  {{:>13}}  {{:>9}}  {{}}"
     print(row.format("kind", "name", "largest error", "tolerance", "verdict"), flush=True)
@@ -40,19 +41,3 @@ def run(args):
 
 def _text_columns(cases):
     return [("kind", [case.kind for case in cases]), ("name", [case.name for case in cases])]
-
-
-def _device_and_dtype(device, dtype):
-    import torch
-
-    from ..errors import InputError
-
-    try:
-        device = torch.device(device)
-        torch.zeros(1, device=device)
-    except Exception as error:  # torch raises several kinds, by backend, for a device that is not there
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"--device {device} cannot be used here ({reason}): use cpu, or a device that is there."
-        ) from error
-    return device, getattr(torch, dtype)
