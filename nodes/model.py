@@ -95,7 +95,12 @@ class NativeUNet(DiceTalkUNet):
 
 
 class DiceTalkModel(comfy.model_base.BaseModel):
-    """EDM v-prediction over SVD's latents, sigma 0.002 to 700."""
+    """EDM v-prediction over SVD's latents, sigma 0.002 to 700.
+
+    LoRA files name a layer as diffusers does, behind one of the prefixes that ComfyUI takes for any model:
+    `diffusion_model.down_blocks.0…to_q` with the endings of diffusers or PEFT, or `lora_unet_down_blocks_0_…_to_q` with
+    kohya's. ComfyUI has no place where a model could add another prefix, such as `unet.`.
+    """
 
     def __init__(self, model_config, device=None):
         super().__init__(
@@ -138,7 +143,7 @@ def load_unet(path, model_options={}, disable_dynamic=False):
     """Load the UNet of a checkpoint.
 
     Args:
-        path: unet.pth or unet.safetensors.
+        path: unet.pth or unet.safetensors, as published or as ComfyUI's Save Model (ModelSave) writes it.
         model_options: ComfyUI's: "dtype" of the weights (ComfyUI's choice when absent), "fp8_optimizations".
         disable_dynamic: as ComfyUI asks of its loaders.
 
