@@ -19,6 +19,7 @@ from ..dicetalk.sampling import (
     Conditions,
     guide,
     needed_branches,
+    scales_at,
     window_plan,
     windows,
 )
@@ -63,12 +64,22 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         conditions: `dicetalk.sampling.Conditions` of the clip.
         reference_scale, emotion_scale: strengths of the two guidances.
         overlap, shift: of the windows, in frames.
+        guidance_interval: lowest and highest sigma that are guided, None for all; see `dicetalk.sampling.scales_at`.
 
     Raises:
         InputError: the MODEL is another kind of model.
     """
 
-    def __init__(self, model_patcher, conditions: Conditions, reference_scale, emotion_scale, overlap=0, shift=7):
+    def __init__(
+        self,
+        model_patcher,
+        conditions: Conditions,
+        reference_scale,
+        emotion_scale,
+        overlap=0,
+        shift=7,
+        guidance_interval=None,
+    ):
         if not isinstance(model_patcher.model, DiceTalkModel):
             kind = type(model_patcher.model).__name__
             raise InputError(f"The MODEL is a {kind}, not DICE-Talk's: connect the output of Load DICE-Talk.")
@@ -76,14 +87,14 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self.conditions = conditions
         self.reference_scale, self.emotion_scale = reference_scale, emotion_scale
         self.overlap, self.shift = overlap, shift
+        self.guidance_interval = guidance_interval
         self.cfg = emotion_scale
-        self.branches = needed_branches(reference_scale, emotion_scale)
         self.uuid = uuid.uuid4()
         self.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
         comfy.patcher_extension.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING,
             "dicetalk_window",
-            _prepare_for(WINDOW * len(self.branches)),
+            _prepare_for(WINDOW * len(needed_branches(reference_scale, emotion_scale))),
             self.model_options,
             is_model_options=True,
         )
@@ -154,7 +165,8 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         options = comfy.model_patcher.create_model_options_clone(model_options)
         options["transformer_options"].get("wrappers", {}).pop(_CALC_COND_BATCH, None)
         two_way = bool(model_options.get("sampler_post_cfg_function"))
-        branches = BRANCHES if two_way else self.branches
+        scales = scales_at(float(timestep[0]), self.reference_scale, self.emotion_scale, self.guidance_interval)
+        branches = BRANCHES if two_way else needed_branches(*scales)
 
         sums, count = [torch.zeros_like(x) for _ in range(3 if two_way else 1)], x.new_zeros(len(x), 1, 1, 1)
         for number, frames in enumerate(self._windows):
@@ -163,7 +175,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             conds = [self._conds(branch, frames, x.device) for branch in branches]
             parts = comfy.samplers.calc_cond_batch(model, conds, x[frames], timestep[frames], options)
             parts = dict(zip(branches, parts))
-            sums[0][frames] += guide(parts, self.reference_scale, self.emotion_scale)
+            sums[0][frames] += guide(parts, *scales)
             if two_way:
                 sums[1][frames] += parts[CONDITIONAL]
                 sums[2][frames] += parts[UNCONDITIONAL]

@@ -129,6 +129,18 @@ def test_branches_that_have_no_part_are_not_computed(short, monkeypatch, scales,
     assert set(batches) == {25 * branches}
 
 
+def test_guidance_outside_its_interval_computes_one_branch(short, monkeypatch):
+    guider = short.guider()
+    guider.guidance_interval = (1.0, 100.0)  # of the sigmas 700, 5.84 and 0.002, the middle one
+    batches = []
+    apply = short.patcher.model.apply_model
+    monkeypatch.setattr(
+        short.patcher.model, "apply_model", lambda x, *a, **k: batches.append(len(x)) or apply(x, *a, **k)
+    )
+    short.sample(guider, steps=3)
+    assert batches == [25, 25, 75, 75, 25, 25]
+
+
 def test_every_layer_with_weights_can_be_offloaded_and_part_of_the_model_gives_the_same(pack):
     case = Case(pack, "sampling_short_7f")
     unmanaged = [
