@@ -53,24 +53,17 @@ def windows(total: int, step: int, window: int = WINDOW, overlap: int = 0, shift
 
 
 def window_plan(
-    num_frames: int,
-    steps: int,
-    window: int = WINDOW,
-    overlap: int = 0,
-    shift: int = SHIFT,
-    single_evaluation: bool = True,
+    num_frames: int, steps: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT
 ) -> list[list[list[int]]]:
     """The windows to denoise at each step: all whose result reaches one of the first `num_frames` frames.
 
     `num_frames + window` frames are sampled; the last `window` are dropped, so that near the end some windows touch
     nothing that is kept. A frame depends on another only through a window that holds both, which makes leaving those
-    windows out exact.
+    windows out exact for samplers that call the model once a step, at its first sigma (Euler). Others need all.
 
     Args:
         num_frames: frames that are kept.
         steps: number of sampling steps.
-        single_evaluation: True for samplers that call the model once a step, at its first sigma (Euler). False
-            for those that also call it at the next step's sigma (Heun), which need more windows.
 
     Returns:
         For each step, its windows as in `windows`.
@@ -78,13 +71,8 @@ def window_plan(
     plan = [windows(num_frames + window, step, window, overlap, shift) for step in range(steps)]
     needed = set(range(num_frames))
     for step in reversed(range(steps)):
-        if not single_evaluation and step + 1 < steps:
-            needed = needed.union(*(frames for frames in plan[step + 1] if needed.intersection(frames)))
-        reached = [frames for frames in plan[step] if needed.intersection(frames)]
-        needed = needed.union(*reached)
-        if not single_evaluation:
-            reached = [frames for frames in plan[step] if needed.intersection(frames)]
-        plan[step] = reached
+        plan[step] = [frames for frames in plan[step] if needed.intersection(frames)]
+        needed = needed.union(*plan[step])
     return plan
 
 

@@ -94,30 +94,6 @@ def test_guider_and_pipeline_give_the_same_latents_for_the_same_noise(pack, shor
     assert (short.sample(noise=noise) - pipeline).abs().max() < 5e-3
 
 
-def test_a_seed_gives_the_same_frames_twice_and_another_gives_others(short):
-    noise = torch.randn(short.frames, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    first = short.sample(noise=noise, steps=2, seed=1)
-    assert torch.equal(first, short.sample(noise=noise, steps=2, seed=1))
-    assert not torch.allclose(first, short.sample(noise=noise, steps=2, seed=2), atol=1e-3)
-
-
-def test_branches_one_by_one_give_the_same_frames_as_all_at_once(pack, monkeypatch):
-    case = Case(pack, "sampling_short_7f", torch.float64)
-    together = case.sample(steps=2)
-    batches = []
-    apply = case.patcher.model.apply_model
-
-    def counted(x, *args, **kwargs):
-        batches.append(len(x))
-        return apply(x, *args, **kwargs)
-
-    monkeypatch.setattr(case.patcher.model, "apply_model", counted)
-    monkeypatch.setattr(case.patcher.model, "memory_required", lambda *args, **kwargs: 1e30)
-    alone = case.sample(steps=2)
-    assert set(batches) == {25}
-    assert (alone - together).abs().max() < 1e-5
-
-
 @pytest.mark.parametrize("scales, branches", [((1.0, 6.0), 2), ((3.0, 3.0), 2), ((1.0, 1.0), 1), ((3.0, 6.0), 3)])
 def test_branches_that_have_no_part_are_not_computed(short, monkeypatch, scales, branches):
     batches = []
@@ -139,44 +115,6 @@ def test_guidance_outside_its_interval_computes_one_branch(short, monkeypatch):
     )
     short.sample(guider, steps=3)
     assert batches == [25, 25, 75, 75, 25, 25]
-
-
-def test_every_layer_with_weights_can_be_offloaded_and_part_of_the_model_gives_the_same(pack):
-    case = Case(pack, "sampling_short_7f")
-    unmanaged = [
-        name
-        for name, module in case.patcher.model.diffusion_model.named_modules()
-        if list(module.parameters(recurse=False)) and not hasattr(module, "comfy_cast_weights")
-    ]
-    assert unmanaged and all(name.endswith("time_mixer") for name in unmanaged)
-
-    whole = case.sample(steps=1)
-    case.patcher.detach()
-    size = case.patcher.model_size()
-    import comfy.model_management
-
-    load = comfy.model_management.LoadedModel.model_load
-
-    def keep_a_third(loaded, lowvram_model_memory=0, force_patch_weights=False):
-        return load(loaded, size // 3, force_patch_weights)
-
-    try:
-        comfy.model_management.LoadedModel.model_load = keep_a_third
-        comfy.model_management.free_memory(1e30, torch.device("cpu"))
-        part = case.sample(steps=1)
-        assert 0 < case.patcher.loaded_size() < size / 2
-    finally:
-        comfy.model_management.LoadedModel.model_load = load
-    assert torch.equal(part, whole)
-
-
-def test_the_model_alone_is_refused_by_a_plain_sampler(short):
-    import comfy.samplers
-
-    guider = comfy.samplers.CFGGuider(short.patcher)
-    guider.set_conds([[torch.zeros(1, 1, 64), {}]], [[torch.zeros(1, 1, 64), {}]])
-    with pytest.raises(ValueError, match="use the node DICE-Talk Sampler"):
-        short.sample(guider, noise=torch.zeros(short.frames, 4, 8, 8), steps=1)
 
 
 def test_a_latent_of_another_length_or_size_is_refused(short):
