@@ -226,8 +226,8 @@ def what_fits(workload: Workload, share: float) -> str:
     width, height = (math.floor(side * math.sqrt(share)) // 64 * 64 for side in (workload.width, workload.height))
     if min(width, height) >= 64:
         options.append(f"--size {width}" if width == height else f"--size {width}x{height}")
-    if workload.dtype == torch.float32:
-        options.append("--dtype float16 or bfloat16, half of it")
+    if workload.dtype == torch.float32 and share >= 0.5:
+        options.append("--dtype float16 or bfloat16")
     return "; ".join(options) or "only --tiny"
 
 

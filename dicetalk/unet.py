@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64
-FEED_FORWARD_ELEMENTS = 2**25  # activations that a feed-forward takes at once
+FEED_FORWARD_ELEMENTS = 2**24  # activations that a feed-forward takes at once
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

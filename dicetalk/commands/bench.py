@@ -71,7 +71,7 @@ def _smaller(workload, seconds):
     from ..bench import what_fits
 
     share = min(0.5, 60 / seconds)
-    return f"{_duration(seconds)} were expected. For {share:.0%} of the work: {what_fits(workload, share)}."
+    return f"{_duration(seconds)} were expected. For at most {share:.0%} of the work: {what_fits(workload, share)}."
 
 
 def _size(text):
