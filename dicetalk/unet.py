@@ -262,7 +262,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             masks=self._masks(face_mask.to(dtype), height, width),
             audio_scale=audio_scale,
             emotion_scale=emotion_scale,
-            attention=attention or self.attention,
+            attention=self.attention if attention is None else attention,
         )
 
         timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
