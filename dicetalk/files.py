@@ -33,7 +33,7 @@ def written_beside(path):
         try:
             os.replace(part, path)
         except OSError as error:
-            raise InputError(f"{path} cannot be replaced ({error.strerror}): close what has it open.") from error
+            raise InputError(f"{path} cannot be written ({error.strerror}): close what has it open.") from error
     finally:
         part.unlink(missing_ok=True)
 
