@@ -1,6 +1,10 @@
 """Fixtures that several test modules share."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True)  # the same examples every time: a failure is the change's own
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")
