@@ -21,7 +21,7 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
 TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "websocket-client>=1.8"]
-QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights
+QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
 COMFYUI_VERSION = "0.33.0"
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
 
@@ -45,12 +45,13 @@ def main():
 def demo(arguments):
     """Run the main job on the example files; further arguments go to `generate`."""
     set_up("demo", [TORCH, ["-e", "."]])
-    checkpoint = find_checkpoint()
+    checkpoint, has_gpu = find_checkpoint()
+    if checkpoint is None or not has_gpu:
+        arguments = [*QUICK, *arguments]
     if checkpoint is None:
         checkpoint = CACHE / "tiny"
-        arguments = [*QUICK, *arguments]
         print(
-            "\nNo DICE-Talk weights were found, so a tiny untrained network takes their place: the whole way from the "
+            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the whole way from the "
             "portrait\nto the video is run, small and in few steps, but the picture will be noise. "
             "`python -m dicetalk download`\ngets the weights.\n",
             flush=True,
@@ -78,7 +79,7 @@ def test(arguments):
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "tests.xml"
     report.unlink(missing_ok=True)
-    if not any(Path(argument.split("::")[0]).exists() for argument in arguments):
+    if not any(argument.startswith("tests/") for argument in arguments):
         arguments = [*arguments, "tests"]  # not the root, which is a package that only ComfyUI can import
     command = [PYTHON, "-m", "pytest", f"--junitxml={report}", *arguments]
     code = subprocess.run(command, env=environment, cwd=ROOT).returncode
@@ -86,12 +87,21 @@ def test(arguments):
     return code
 
 
+FIND_CHECKPOINT = """
+import torch
+from dicetalk.checkpoints import PARTS, resolve_checkpoint
+print(torch.cuda.is_available())
+found = resolve_checkpoint()
+complete = [found.file(part) for part in PARTS] + [found.folder(kind) for kind in ("whisper", "svd", "emotions")]
+print("" if found.untrained else found.root)
+"""
+
+
 def find_checkpoint():
-    """The folder of a trained checkpoint that is installed, or None."""
-    script = "from dicetalk.checkpoints import resolve_checkpoint as r; print('' if r().untrained else r().root)"
-    found = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True)
-    folder = found.stdout.strip() if found.returncode == 0 else ""
-    return Path(folder) if folder else None
+    """The folder of a complete, trained checkpoint that is installed, or None; and whether there is a CUDA GPU."""
+    answer = subprocess.run([PYTHON, "-c", FIND_CHECKPOINT], capture_output=True, text=True).stdout.splitlines()
+    folder = answer[1] if len(answer) > 1 else ""
+    return Path(folder) if folder else None, answer[:1] == ["True"]
 
 
 def find_comfyui():

@@ -185,6 +185,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 guidance_interval=guidance_interval,
                 on_step=on_step,
                 on_window=on_window,
+                device=self._execution_device,
             )
         frames = latents
         if output_type != "latent":

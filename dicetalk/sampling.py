@@ -174,7 +174,9 @@ def _pick(tokens: Tensor, unconditional: Tensor, frames: Sequence[int], told: bo
     return torch.cat([tokens[f : f + 1] if f < len(tokens) else unconditional for f in frames])
 
 
-def denoise_window(unet, conditions: Conditions, latents: Tensor, timestep, frames, branches) -> dict[str, Tensor]:
+def denoise_window(
+    unet, conditions: Conditions, latents: Tensor, timestep, frames, branches, device=None
+) -> dict[str, Tensor]:
     """Run the UNet once on a window, all branches as one batch.
 
     Args:
@@ -183,11 +185,12 @@ def denoise_window(unet, conditions: Conditions, latents: Tensor, timestep, fram
         timestep: 0.25·log sigma.
         frames: the window's frame indices.
         branches: names out of `BRANCHES`.
+        device: where to compute, the UNet's own when None; an offloaded UNet is elsewhere until it is called.
 
     Returns:
         {branch: (frames, 4, h, w) predicted v}.
     """
-    dtype, device = unet.dtype, unet.device
+    dtype, device = unet.dtype, unet.device if device is None else device
     inputs = [conditions.branch(branch, frames) for branch in branches]
 
     def batch(name):
@@ -223,11 +226,12 @@ def sample(
     guidance_interval: tuple[float, float] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     on_window: Callable[[int, int], None] | None = None,
+    device=None,
 ) -> Tensor:
     """Denoise a clip as published: Euler over sliding windows with three-way guidance.
 
     Args:
-        unet: a `DiceTalkUNet`; runs on its own device, in its own dtype. Latents stay float32.
+        unet: a `DiceTalkUNet`; runs in its own dtype. Latents stay float32.
         noise: (N + window, 4, h, w) standard normal.
         scheduler: a diffusers scheduler of one model call a step, such as `EulerDiscreteScheduler` made from
             `SCHEDULER_CONFIG`.
@@ -235,11 +239,12 @@ def sample(
         on_step: called after each step with its index, its timestep and the latents (N + window, 4, h, w);
             returns the latents to go on with.
         on_window: called after each window with the number of windows done and of all.
+        device: where to compute, the UNet's own when None.
 
     Returns:
-        (N, 4, h, w) latents, scaled by 0.18215, float32, on the UNet's device.
+        (N, 4, h, w) latents, scaled by 0.18215, float32, on that device.
     """
-    device = unet.device
+    device = unet.device if device is None else device
     scheduler.set_timesteps(num_inference_steps, device=device)
     noise = noise.to(device, torch.float32)
     portrait = conditions.image_latent.to(device, torch.float32) * LATENT_SCALE
@@ -253,7 +258,7 @@ def sample(
         scaled = scheduler.scale_model_input(latents, timestep)
         prediction, count = torch.zeros_like(latents), latents.new_zeros(len(latents), 1, 1, 1)
         for frames in plan[step]:
-            parts = denoise_window(unet, conditions, scaled[frames], timestep, frames, branches)
+            parts = denoise_window(unet, conditions, scaled[frames], timestep, frames, branches, device)
             parts = {branch: part.float() for branch, part in parts.items()}
             prediction[frames] += guide(parts, *scales)
             count[frames] += 1

@@ -51,6 +51,8 @@ class DiceTalkAudioFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, dicetalk, audio, start, length) -> io.NodeOutput:
+        if audio is None:
+            raise InputError("audio is empty: the video that it comes from has no sound track. Wire another AUDIO.")
         waveform, rate = audio["waveform"], audio["sample_rate"]
         if len(waveform) != 1:
             raise InputError(f"audio holds a batch of {len(waveform)} clips, and one can be spoken: give one.")

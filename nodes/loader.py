@@ -65,10 +65,10 @@ class DiceTalkLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint, weight_dtype):
-        # Looked up again, since files may have come after ComfyUI started.
+    def validate_inputs(cls, checkpoint):
+        # Looked up again, since files may have come after ComfyUI started. None is a wired input, not known yet.
         names = find_checkpoints(checkpoint_roots())
-        if checkpoint in names:
+        if checkpoint is None or checkpoint in names:
             return True
         found = f"found are {', '.join(names)}" if names else "none is there"
         return (

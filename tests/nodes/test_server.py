@@ -112,6 +112,11 @@ def test_missing_checkpoint_is_told_before_anything_runs(server):
     assert server.get("/system_stats")
 
 
+def test_unknown_weight_type_is_refused_before_anything_runs(server):
+    with pytest.raises(PromptError, match="weight_dtype"):
+        server.run(quick_start(DiceTalkLoader={"weight_dtype": "fp7"}))
+
+
 def test_broken_checkpoint_is_a_readable_node_error(server, tiny_checkpoint):
     broken = server.base / "models" / "dicetalk" / "broken"
     shutil.copytree(tiny_checkpoint, broken)
