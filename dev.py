@@ -51,8 +51,8 @@ def demo(arguments):
     if checkpoint is None:
         checkpoint = CACHE / "tiny"
         print(
-            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the whole way from the "
-            "portrait\nto the video is run, small and in few steps, but the picture will be noise. "
+            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the whole "
+            "way\nfrom the portrait to the video is run, small and in few steps, but the picture will be noise. "
             "`python -m dicetalk download`\ngets the weights.\n",
             flush=True,
         )

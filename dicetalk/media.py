@@ -146,8 +146,7 @@ def _decode_mono(container, path):
                 continue
             for frame in frames:
                 if resampler is None:
-                    # Only the sample format changes here; a change of rate or layout within the file is evened out too.
-                    resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=frame.sample_rate)
+                    resampler = SteadyResampler(frame.layout, frame.sample_rate)
                 for planar in resampler.resample(frame):
                     decoded += 1
                     yield planar.sample_rate, planar.to_ndarray().mean(axis=0, dtype=np.float32)
@@ -158,6 +157,25 @@ def _decode_mono(container, path):
             f"The audio track of {path} is damaged ({damaged} of its {damaged + decoded} packets cannot be decoded): "
             "export it again."
         )
+
+
+class SteadyResampler:
+    """Planar float frames of one layout and rate, also where these change within a file.
+
+    PyAV's own resampler passes every frame on as it is once the first one fitted.
+    """
+
+    def __init__(self, layout, rate):
+        self._target = {"format": "fltp", "layout": layout, "rate": rate}
+        self._source = self._resampler = None
+
+    def resample(self, frame):
+        source = frame.format.name, frame.layout.name, frame.sample_rate
+        if source != self._source:
+            import av
+
+            self._source, self._resampler = source, av.AudioResampler(**self._target)
+        return self._resampler.resample(frame)
 
 
 def _cut_and_resample(blocks, start, length, path):

@@ -138,7 +138,9 @@ def read_sound(path, start=0.0):
 
 
 def _sound_blocks(path, skip, rate, layout):
-    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    from .media import SteadyResampler  # which brings PyTorch
+
+    resampler = SteadyResampler(layout, rate)
     with av.open(str(path), metadata_errors="replace") as container:
         for packet in container.demux(container.streams.audio[0]):
             try:

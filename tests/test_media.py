@@ -309,3 +309,17 @@ def test_missing_audio_and_folder(tmp_path):
         load_audio(tmp_path / "a.wav")
     with pytest.raises(InputError, match="is a folder"):
         load_audio(tmp_path)
+
+
+def test_a_change_of_rate_or_layout_within_a_file_is_evened_out():
+    from dicetalk.media import SteadyResampler
+
+    def frame(rate, layout, channels):
+        made = av.AudioFrame.from_ndarray(np.full((channels, rate // 10), 0.5, np.float32), "fltp", layout)
+        made.sample_rate = rate
+        return made
+
+    resampler = SteadyResampler("mono", 44100)
+    blocks = [resampler.resample(frame(*source)) for source in ((44100, "mono", 1), (48000, "stereo", 2))]
+    assert all(block.sample_rate == 44100 and block.layout.name == "mono" for part in blocks for block in part)
+    assert abs(sum(block.samples for block in blocks[1]) - 4410) < 100
