@@ -76,13 +76,14 @@ def window_plan(
     return plan
 
 
+def _shares(reference_scale, emotion_scale):
+    """Each branch's weight in the guided prediction; they sum to 1."""
+    return dict(zip(BRANCHES, (1 - reference_scale, reference_scale - emotion_scale, emotion_scale)))
+
+
 def needed_branches(reference_scale: float, emotion_scale: float) -> tuple[str, ...]:
     """The branches that have a part in the guided prediction; with a scale of 1, or equal scales, one drops out."""
-    shares = {
-        UNCONDITIONAL: 1 - reference_scale,
-        REFERENCE: reference_scale - emotion_scale,
-        CONDITIONAL: emotion_scale,
-    }
+    shares = _shares(reference_scale, emotion_scale)
     return tuple(branch for branch in BRANCHES if shares[branch] != 0)
 
 
@@ -101,14 +102,10 @@ def scales_at(
 
 def guide(predictions: dict[str, Tensor], reference_scale: float, emotion_scale: float) -> Tensor:
     """U + reference_scale (R − U) + emotion_scale (C − R), from the branches that `needed_branches` names."""
-    shares = {
-        UNCONDITIONAL: 1 - reference_scale,
-        REFERENCE: reference_scale - emotion_scale,
-        CONDITIONAL: emotion_scale,
-    }
     if len(predictions) == len(BRANCHES):
         u, r, c = (predictions[branch] for branch in BRANCHES)
         return u + reference_scale * (r - u) + emotion_scale * (c - r)
+    shares = _shares(reference_scale, emotion_scale)
     return sum(prediction * shares[branch] for branch, prediction in predictions.items())
 
 

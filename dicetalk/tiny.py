@@ -176,20 +176,9 @@ def _write_svd_configs(folder, seed):
     from diffusers import EulerDiscreteScheduler
     from transformers import CLIPImageProcessor
 
-    scheduler = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        interpolation_type="linear",
-        prediction_type="v_prediction",
-        sigma_min=0.002,
-        sigma_max=700.0,
-        steps_offset=1,
-        timestep_spacing="leading",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-    )
-    scheduler.save_pretrained(folder / SVD_FOLDER / "scheduler")
+    from .sampling import SCHEDULER_CONFIG
+
+    EulerDiscreteScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / SVD_FOLDER / "scheduler")
     CLIPImageProcessor().save_pretrained(folder / SVD_FOLDER / "feature_extractor")
 
 

@@ -9,7 +9,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--dtype",
         default="float32",
-        choices=("float32", "float16", "bfloat16"),
+        choices=("float64", "float32", "float16", "bfloat16"),
         help="precision to compute in; only float32 is judged (default: float32)",
     )
 
