@@ -20,22 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import InputError
 from .sampling import BRANCHES, FPS, window_plan
-from .tiny import CHANNELS
-from .unet import HEAD_WIDTH, DiceTalkUNet
+from .tiny import UNET_CONFIG as TINY_CONFIG
+from .unet import DiceTalkUNet
 
 STEPS = 25
 CLIP_SECONDS = 10
 TOKENS = 32
 LATENT_SCALE = 8  # pixels per latent pixel
 STOCK, DICETALK, COMPILED = "stock", "dicetalk", "dicetalk_compiled"
-
-TINY_CONFIG = {
-    "block_out_channels": CHANNELS,
-    "layers_per_block": 1,
-    "num_attention_heads": tuple(max(1, width // HEAD_WIDTH) for width in CHANNELS),
-    "addition_time_embed_dim": 32,
-    "projection_class_embeddings_input_dim": 3 * 32,
-}
 
 
 @dataclass(frozen=True)

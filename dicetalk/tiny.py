@@ -22,6 +22,14 @@ from .errors import InputError
 CHANNELS = (32, 32, 32, 32)  # of the UNet and the VAE; their group norms have 32 groups
 TOKENS = 32
 TOKEN_WIDTH = 1024
+UNET_CONFIG = {
+    "block_out_channels": CHANNELS,
+    "layers_per_block": 1,
+    "num_attention_heads": (1, 1, 1, 1),  # as `unet_config_from_state_dict` reads levels narrower than a head
+    "addition_time_embed_dim": 32,
+    "projection_class_embeddings_input_dim": 3 * 32,
+    "cross_attention_dim": TOKEN_WIDTH,
+}
 HIDDEN = 16  # of the projections that make tokens
 WHISPER_LAYERS = 4  # audio features are 5 hidden states
 WHISPER_WIDTH = 16
@@ -85,17 +93,9 @@ def _write_untrained_note(folder, seed):
 
 
 def _write_unet(folder, seed):
-    from .unet import HEAD_WIDTH, DiceTalkUNet
+    from .unet import DiceTalkUNet
 
-    unet = DiceTalkUNet(
-        block_out_channels=CHANNELS,
-        layers_per_block=1,
-        num_attention_heads=tuple(max(1, width // HEAD_WIDTH) for width in CHANNELS),
-        addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=3 * 32,
-        cross_attention_dim=TOKEN_WIDTH,
-    )
-    _save_pth(unet, folder, "unet", seed)
+    _save_pth(DiceTalkUNet(**UNET_CONFIG), folder, "unet", seed)
 
 
 def _write_pose_guider(folder, seed):
