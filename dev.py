@@ -1,13 +1,15 @@
-"""Two commands for a fresh machine with git and Python 3.10 or newer; both set up what they need in .venv.
+"""Commands for a fresh machine with git and Python 3.10 or newer; all set up what they need in .venv.
 
-    python dev.py demo                a talking video from the example portrait and the example speech
-    python dev.py test [ARGUMENT...]  all tests; arguments go to pytest
+python dev.py demo                a talking video from the example portrait and the example speech
+python dev.py test [ARGUMENT...]  all tests; arguments go to pytest
+python dev.py soak [--jobs 200]   many random jobs on a real ComfyUI server, and what became of them
 """
 
 import argparse
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -20,21 +22,25 @@ SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
-TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "websocket-client>=1.8"]
+TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "websocket-client>=1.8"]
+TEST_TOOLS += ["comfy-cli", "playwright>=1.49"]
+TESTED_PACK = ["-e", ".[train,voice]"]
+FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
+CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 COMFYUI_VERSION = "0.33.0"
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["demo", "test"])
+    parser.add_argument("command", choices=["demo", "test", "soak"])
     command, arguments = parser.parse_args(sys.argv[1:2]).command, sys.argv[2:]
     if sys.version_info < (3, 10):
         sys.exit(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}.")
     os.chdir(ROOT)
     try:
-        return demo(arguments) if command == "demo" else test(arguments)
+        return {"demo": demo, "test": test, "soak": soak}[command](arguments)
     except subprocess.CalledProcessError as error:
         print(f"dev.py: this command failed with exit code {error.returncode}: {printable(error.cmd)}", file=sys.stderr)
         return 1
@@ -51,8 +57,8 @@ def demo(arguments):
     if checkpoint is None:
         checkpoint = CACHE / "tiny"
         print(
-            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the whole "
-            "way\nfrom the portrait to the video is run, small and in few steps, but the picture will be noise. "
+            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the "
+            "whole way\nfrom the portrait to the video is run, small and in few steps, but the picture will be noise. "
             "`python -m dicetalk download`\ngets the weights.\n",
             flush=True,
         )
@@ -60,7 +66,7 @@ def demo(arguments):
     video = ROOT / "talking.mp4"
     run(
         *(PYTHON, "-m", "dicetalk", "generate", "--checkpoint", checkpoint),
-        *("--portrait", "examples/portrait.jpg", "--audio", "examples/speech.flac", "--emotion", "happy"),
+        *("--portrait", "demo/portrait.jpg", "--audio", "demo/speech.flac", "--emotion", "happy"),
         *("--output", video, *arguments),
     )
     print(f"\nThe video: {video}", flush=True)
@@ -69,22 +75,79 @@ def demo(arguments):
 
 def test(arguments):
     """Run the tests, those of the nodes on a real ComfyUI server where one is found or can be installed."""
-    comfyui = find_comfyui()
-    set_up("test", [TORCH, ["-e", "."], TEST_TOOLS, *([["-r", comfyui / "requirements.txt"]] if comfyui else [])])
-    if comfyui is None:
-        comfyui = install_comfyui()
-        if comfyui:
-            set_up("test", [TORCH, ["-e", "."], TEST_TOOLS, ["-r", comfyui / "requirements.txt"]])
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "COMFYUI_PATH": str(comfyui or "")}
+    comfyui = set_up_tests()
+    set_up_fuzzing()
+    set_up_chromium()
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "tests.xml"
     report.unlink(missing_ok=True)
     if not any(argument.startswith("tests/") for argument in arguments):
         arguments = [*arguments, "tests"]  # not the root, which is a package that only ComfyUI can import
     command = [PYTHON, "-m", "pytest", f"--junitxml={report}", *arguments]
-    code = subprocess.run(command, env=environment, cwd=ROOT).returncode
-    warn_of_skipped_node_tests(report)
+    code = subprocess.run(command, env=test_environment(comfyui), cwd=ROOT).returncode
+    warn_of_skipped_tests(report)
     return code
+
+
+def soak(arguments):
+    """Run tests/nodes/soak.py; it takes --jobs, --seed and --report."""
+    comfyui = set_up_tests()
+    return subprocess.run(
+        [PYTHON, "tests/nodes/soak.py", *arguments], env=test_environment(comfyui), cwd=ROOT
+    ).returncode
+
+
+def set_up_tests():
+    """Install what the tests need; the folder of the ComfyUI to test with, None if there is none to be had."""
+    comfyui = find_comfyui()
+    set_up("test", [TORCH, TESTED_PACK, TEST_TOOLS, *([["-r", comfyui / "requirements.txt"]] if comfyui else [])])
+    if comfyui is None:
+        comfyui = install_comfyui()
+        if comfyui:
+            set_up("test", [TORCH, TESTED_PACK, TEST_TOOLS, ["-r", comfyui / "requirements.txt"]])
+    return comfyui
+
+
+def test_environment(comfyui):
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "COMFYUI_PATH": str(comfyui or "")}
+
+
+def set_up_fuzzing():
+    """Install the fuzzer where there is a wheel of it; without it the tests that need it say that they were skipped."""
+    stamp, wanted = VENV / "fuzz.stamp", fingerprint([FUZZ_TOOLS])
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    try:
+        pip(FUZZ_TOOLS)
+    except subprocess.CalledProcessError:
+        print(
+            "dev.py: there is no atheris for this Python and system; the readers will not be fuzzed.", file=sys.stderr
+        )
+    stamp.write_text(wanted)
+
+
+def set_up_chromium():
+    """Install a Chromium for the tests of the page where that takes no question: as root on Debian."""
+    if os.environ.get("CHROMIUM_PATH") or any(map(shutil.which, CHROMIUMS)):
+        return
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return
+    print("Installing Chromium for the tests of the page …", flush=True)
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]):
+        try:
+            subprocess.run(
+                command,
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=900,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            )
+        except subprocess.SubprocessError as error:
+            reason = (getattr(error, "stdout", None) or str(error)).strip().splitlines()[-5:]
+            print(f"dev.py: {printable(command)} failed:", *reason, sep="\n    ", file=sys.stderr)
 
 
 FIND_CHECKPOINT = """
@@ -139,18 +202,18 @@ def install_comfyui():
     return comfyui if (comfyui / "main.py").is_file() else None
 
 
-def warn_of_skipped_node_tests(report):
-    """Print, as the last lines, how many tests of the nodes were skipped, and why."""
+def warn_of_skipped_tests(report):
+    """Print, as the last lines, how many tests of the nodes, of the page and of fuzzing were skipped, and why."""
     if not report.is_file():
         return
     reasons = {}
     for case in ElementTree.parse(report).iter("testcase"):
         skipped = case.find("skipped")
-        if skipped is not None and "nodes" in case.get("classname", "").split("."):
+        if skipped is not None and {"nodes", "browser", "fuzz"} & set(case.get("classname", "").split(".")):
             reason = skipped.get("message", "no reason given")
             reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        print(f"!!! {count} TESTS OF THE COMFYUI NODES WERE SKIPPED: {reason}")
+        print(f"!!! {count} TESTS WERE SKIPPED: {reason}")
 
 
 def set_up(name, groups):
@@ -170,7 +233,7 @@ def fingerprint(groups):
     digest = hashlib.sha256(sys.version.encode())
     for argument in (argument for group in groups for argument in group):
         digest.update(str(argument).encode() + b"\0")
-        if argument == ".":
+        if str(argument).startswith("."):  # this pack, with or without extras
             digest.update((ROOT / "pyproject.toml").read_bytes())
         elif Path(argument).is_file():
             digest.update(Path(argument).read_bytes())

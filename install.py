@@ -1,12 +1,13 @@
-"""Adds diffusers to the Python that runs ComfyUI, and changes none of the other packages that are there.
+"""Adds what DICE-Talk needs to the Python that runs ComfyUI, and changes none of the other packages that are there.
 
 ComfyUI-Manager and comfy-cli run this after requirements.txt; by hand: `python install.py`, with ComfyUI's Python.
 
 The newest diffusers asks for a newer huggingface_hub than older releases of transformers bear, and pip would put it in,
-after which ComfyUI could not import transformers any more. So the newest diffusers is chosen that fits what is there.
+after which ComfyUI could not import transformers any more. So the newest releases are chosen that fit what is there.
 """
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -14,38 +15,58 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-NEEDED = (0, 35)
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from dicetalk.dependencies import OPTIONAL, OWN, unmet  # noqa: E402
+
+_VERSION = r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[\w.]+)?"  # as PEP 440 has them
+_NEVER_COMPILED = ("--only-binary", "numba", "--only-binary", "llvmlite")  # librosa's; that would take a compiler
 
 
 def main():
-    if installed_release("diffusers") >= NEEDED:
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("\n".join(sorted(kept())), encoding="utf-8")
-        command = [*installer(), "-c", constraints, f"diffusers>={'.'.join(map(str, NEEDED))}"]
-        code = subprocess.run(command).returncode
+    missing = unmet(OWN)
+    code = add(missing)
     if code:
         print(
-            "DICE-Talk: no diffusers from 0.35 on fits the packages of this ComfyUI. Update ComfyUI and its "
-            f"requirements, then run: {sys.executable} {Path(__file__).resolve()}",
+            f"DICE-Talk: {', '.join(missing)} could not be installed beside the packages of this ComfyUI. Update "
+            f"ComfyUI and its requirements, then run: {sys.executable} {Path(__file__).resolve()}",
+            file=sys.stderr,
+        )
+    optional = unmet(OPTIONAL)
+    if add(optional, _NEVER_COMPILED):
+        print(
+            f"DICE-Talk: {', '.join(optional)} does not fit beside the packages of this ComfyUI. Only reading an "
+            "emotion from a clip's voice without a voice model needs it.",
             file=sys.stderr,
         )
     return code
 
 
+def add(missing, options=()):
+    """Install requirements, holding every other package; the installer's exit code."""
+    if not missing:
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text("\n".join(sorted(kept())), encoding="utf-8")
+        return subprocess.run([*installer(), "-c", constraints, *options, *missing]).returncode
+
+
 def kept():
-    """Every installed package at its version, as constraints for the installer."""
-    packages = {package.name: package.version for package in metadata.distributions() if package.name}
-    return {f"{name}=={version}" for name, version in packages.items() if name != "diffusers"}
+    """Every installed package at its version, but for the pack's own, as constraints for the installer."""
+    lines = []
+    for name in {package.name for package in metadata.distributions()} - {None}:
+        try:  # by name, since what an interrupted pip leaves behind ("~umpy") is listed too
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if version and re.fullmatch(_VERSION, version):  # a system's packages may have others, which pip refuses
+            lines.append(f"{name}=={version}")
+    return [line for line in lines if normal(line.partition("==")[0]) not in {**OWN, **OPTIONAL}]
 
 
-def installed_release(name):
-    """The first two numbers of an installed package's version, () if it is not there."""
-    try:
-        return tuple(int(part) for part in metadata.version(name).split(".")[:2])
-    except (metadata.PackageNotFoundError, ValueError):
-        return ()
+def normal(name):
+    """A package's name in the spelling that pip compares."""
+    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def installer():

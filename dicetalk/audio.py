@@ -15,6 +15,7 @@ from .placement import Placed
 
 SAMPLE_RATE = 16000
 SAMPLES_PER_FRAME = 1280
+RATES = 1_000, 768_000  # Hz that are believed: at others a small file would fill the memory when it is resampled
 FPS = 12.5
 
 WINDOW = 10
@@ -25,6 +26,16 @@ _CHUNK_POSITIONS = 1500
 _POSITIONS_PER_FRAME = 4
 _POSITIONS_BEFORE = 4
 _POSITIONS_AFTER = 6
+_WHISPER_SIZES = (
+    "d_model",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "encoder_ffn_dim",
+    "num_mel_bins",
+    "max_source_positions",
+    "activation_function",
+    "scale_embedding",
+)
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _ENCODER_PREFIXES = ("model.encoder.", "encoder.", "")
 
@@ -45,7 +56,7 @@ def resample(waveform, rate):
         (samples,) float32 tensor on the CPU.
 
     Raises:
-        InputError: empty, of another shape, or not a finite number somewhere; a rate that is not positive.
+        InputError: empty, of another shape, or not a finite number somewhere; a rate that no sound has.
     """
     waveform = torch.as_tensor(waveform).detach().to("cpu", torch.float32)
     if waveform.ndim not in (1, 2) or waveform.numel() == 0:
@@ -53,8 +64,7 @@ def resample(waveform, rate):
             f"The audio has shape {tuple(waveform.shape)}: (channels, samples) or (samples,) is needed, and at least "
             "one sample."
         )
-    if not rate > 0:
-        raise InputError(f"The audio's sampling rate is {rate} Hz: give the true, positive rate.")
+    check_rate(rate, "the audio")
     _check_finite(waveform)
     mono = waveform if waveform.ndim == 1 else waveform.mean(dim=0)
     if rate == SAMPLE_RATE:
@@ -64,6 +74,15 @@ def resample(waveform, rate):
     return torch.from_numpy(soxr.resample(mono.numpy(), rate, SAMPLE_RATE, quality="HQ"))
 
 
+def check_rate(rate, what):
+    """InputError unless a sampling rate is one of `RATES`; `what` has it, in the user's words."""
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError(
+            f"The sampling rate of {what} is {rate} Hz, and {RATES[0]} to {RATES[1]} Hz are taken: export it again at "
+            "its true rate."
+        )
+
+
 def _check_finite(waveform):
     if not torch.isfinite(waveform).all():
         raise InputError(
@@ -71,9 +90,20 @@ def _check_finite(waveform):
         )
 
 
-@torch.no_grad()
 def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
     """Run the Whisper encoder over speech and cut its hidden states into one window per video frame.
+
+    Arguments and errors as for `feature_windows`, which needs no memory for the whole.
+
+    Returns:
+        (frames, 10, layers + 1, width) float32 tensor on the CPU.
+    """
+    return torch.cat(list(feature_windows(encoder, waveform, on_chunk, device, dtype)))
+
+
+@torch.no_grad()
+def feature_windows(encoder, waveform, on_chunk=None, device=None, dtype=None):
+    """Run the Whisper encoder over speech and cut its hidden states into one window per video frame, piece by piece.
 
     Chunks of 30 s are encoded one at a time, each padded to 30 s. All hidden states (the embedding and every layer,
     the last one after the final layer norm) are kept.
@@ -86,9 +116,9 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
         device, dtype: where and in which precision the encoder computes; by default as its first convolution's weight
             is.
 
-    Returns:
-        (frames, 10, layers + 1, width) float32 tensor on the CPU. It is a view of overlapping windows: do not write to
-        it.
+    Yields:
+        (n, 10, layers + 1, width) float32 tensors on the CPU, the next frames after each chunk. They are views of
+        overlapping windows: do not write to them.
 
     Raises:
         InputError: not a (samples,) waveform, shorter than one frame (80 ms), or not finite.
@@ -98,7 +128,8 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
     waveform = torch.as_tensor(waveform).detach().to("cpu", torch.float32)
     if waveform.ndim != 1:
         raise InputError(f"The audio has shape {tuple(waveform.shape)}: mono audio of shape (samples,) is needed.")
-    if num_frames(len(waveform)) == 0:
+    left = num_frames(len(waveform))
+    if left == 0:
         raise InputError(
             f"The audio lasts {len(waveform) / SAMPLE_RATE:.3f} s, and one video frame 0.080 s: use a longer piece."
         )
@@ -109,8 +140,8 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
     mel = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
     positions = 2 * (len(waveform) // 640)
     total = -(-positions // _CHUNK_POSITIONS)
-    padded = _POSITIONS_BEFORE + positions + _POSITIONS_AFTER
-    sequence = torch.zeros(padded, encoder.config.encoder_layers + 1, encoder.config.d_model)
+    kinds = encoder.config.encoder_layers + 1, encoder.config.d_model
+    held = torch.zeros(_POSITIONS_BEFORE, *kinds)  # positions that the next frames see
     for index in range(total):
         if on_chunk is not None:
             on_chunk(index, total)
@@ -118,21 +149,23 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
         features = mel(chunk, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
         output = encoder(features.to(device, dtype), output_hidden_states=True, return_dict=True)
         states = torch.stack([*output.hidden_states[:-1], output.last_hidden_state], dim=2)[0]
-        first = index * _CHUNK_POSITIONS
-        count = min(_CHUNK_POSITIONS, positions - first)
-        sequence[_POSITIONS_BEFORE + first :][:count] = states[:count].to("cpu", torch.float32)
+        count = min(_CHUNK_POSITIONS, positions - index * _CHUNK_POSITIONS)
+        after = torch.zeros(_POSITIONS_AFTER if index == total - 1 else 0, *kinds)
+        held = torch.cat([held, states[:count].to("cpu", torch.float32), after])
+        windows = held.unfold(0, WINDOW, _POSITIONS_PER_FRAME).permute(0, 3, 1, 2)[:left]
+        yield windows
+        left -= len(windows)
+        held = held[_POSITIONS_PER_FRAME * len(windows) :]
     if on_chunk is not None:
         on_chunk(total, total)
-    windows = sequence.unfold(0, WINDOW, _POSITIONS_PER_FRAME).permute(0, 3, 1, 2)
-    return windows[: num_frames(len(waveform))]
 
 
 def load_whisper_encoder(folder, dtype=torch.float32):
     """Load the encoder of a Whisper model (DICE-Talk was trained with openai/whisper-tiny).
 
     Args:
-        folder: a transformers model folder: config.json with model.safetensors or pytorch_model.bin (which is read
-            without running anything that a pickle asks for).
+        folder: a transformers model folder: config.json with model.safetensors or pytorch_model.bin (PyTorch's zip
+            format only, read without running anything that a pickle asks for).
         dtype: precision of the weights; None keeps what the file has.
 
     Returns:
@@ -146,27 +179,30 @@ def load_whisper_encoder(folder, dtype=torch.float32):
 
     folder = Path(folder)
     config_path = folder / "config.json"
-    config = _read_config(config_path)
-    if config.get("model_type") != "whisper":
-        raise InputError(f"{config_path} is of a {config.get('model_type')!r} model, not of Whisper: {_WHISPER_REMEDY}")
+    described = _read_config(config_path)
+    if described.get("model_type") != "whisper":
+        raise InputError(
+            f"{config_path} is of a {described.get('model_type')!r} model, not of Whisper: {_WHISPER_REMEDY}"
+        )
+    if described.get("encoder_layers") != STATES - 1:
+        raise InputError(
+            f"{config_path} describes a Whisper encoder with {described.get('encoder_layers')} layers, but DICE-Talk "
+            f"listens through one with {STATES - 1}: {_WHISPER_REMEDY}"
+        )
+    if described.get("max_source_positions") != _CHUNK_POSITIONS:
+        raise InputError(
+            f"{config_path} describes a Whisper encoder with {described.get('max_source_positions')} positions instead "
+            f"of {_CHUNK_POSITIONS} (30 s): {_WHISPER_REMEDY}"
+        )
     try:
-        config = WhisperConfig.from_dict(config)
+        # The sizes only: other settings could name attention kernels, which transformers would fetch and run.
+        config = WhisperConfig(**{name: described[name] for name in _WHISPER_SIZES if name in described})
         with torch.device("meta"):
             encoder = WhisperEncoder(config)
     except Exception as error:  # transformers raises many kinds, by version, for values it cannot use
         raise InputError(
             f"{config_path} does not describe a usable Whisper model ({_one_line(error)}): {_WHISPER_REMEDY}"
         ) from error
-    if config.encoder_layers != STATES - 1:
-        raise InputError(
-            f"{config_path} describes a Whisper encoder with {config.encoder_layers} layers, but DICE-Talk listens "
-            f"through one with {STATES - 1}: {_WHISPER_REMEDY}"
-        )
-    if config.max_source_positions != _CHUNK_POSITIONS:
-        raise InputError(
-            f"{config_path} describes a Whisper encoder with {config.max_source_positions} positions instead of "
-            f"{_CHUNK_POSITIONS} (30 s): {_WHISPER_REMEDY}"
-        )
 
     weights_path = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     if weights_path is None:
@@ -180,6 +216,7 @@ def load_whisper_encoder(folder, dtype=torch.float32):
         for name, shape in expected.items()
         if name in weights and tuple(weights[name].shape) != shape
     ]
+    problems += [f"{name} is not of floating point" for name in weights if not weights[name].is_floating_point()]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(
@@ -203,7 +240,7 @@ def _read_config(path):
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: {_WHISPER_REMEDY}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({_one_line(error)}): {_WHISPER_REMEDY}") from error
     if not isinstance(config, dict):
         raise InputError(f"{path} does not hold a configuration: {_WHISPER_REMEDY}")
@@ -212,27 +249,16 @@ def _read_config(path):
 
 def _read_encoder_weights(path):
     """The encoder's tensors in a Whisper weight file, under the encoder's own names."""
+    from .checkpoints import Unreadable, read_tensors
+
     try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                prefix = _encoder_prefix(names)
-                return {name[len(prefix) :]: file.get_tensor(name) for name in names if name.startswith(prefix)}
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        prefix = _encoder_prefix(weights)
-        return {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    except Exception as error:  # both readers raise many kinds for damaged files
-        raise InputError(f"{path} cannot be read as Whisper weights ({_one_line(error)}): {_WHISPER_REMEDY}") from error
-
-
-def _encoder_prefix(names):
-    names = set(names)
+        weights = read_tensors(path)
+    except Unreadable as problem:
+        raise InputError(f"{path}, taken for Whisper's weights, {problem}: {_WHISPER_REMEDY}") from None
     for prefix in _ENCODER_PREFIXES:
-        if f"{prefix}conv1.weight" in names:
-            return prefix
-    raise ValueError("it holds no Whisper encoder")
+        if f"{prefix}conv1.weight" in weights:
+            return {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    raise InputError(f"{path} holds no Whisper encoder: {_WHISPER_REMEDY}")
 
 
 class AudioProjection(Placed, nn.Module):

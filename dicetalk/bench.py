@@ -9,6 +9,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import InputError
+from .memory import free_memory
 from .sampling import BRANCHES, FPS, window_plan
 from .tiny import UNET_CONFIG as TINY_CONFIG
 from .unet import DiceTalkUNet
@@ -39,6 +41,7 @@ class Workload:
         frames: of the window, in each of the three branches.
         dtype: of weights and activations.
         tiny: the network of `dicetalk tiny` in place of the released size.
+        network: arguments of another network.
     """
 
     width: int = 512
@@ -46,10 +49,11 @@ class Workload:
     frames: int = 25
     dtype: torch.dtype = torch.float32
     tiny: bool = False
+    network: dict | None = None
 
     @property
     def config(self) -> dict:
-        return TINY_CONFIG if self.tiny else {}
+        return self.network or (TINY_CONFIG if self.tiny else {})
 
     def inputs(self, kind: str, device) -> dict[str, Tensor]:
         """Arguments of the network of this kind, random, on the device."""
@@ -57,7 +61,7 @@ class Workload:
         def normal(*shape, dtype=self.dtype):
             return torch.randn(shape, dtype=dtype, device=device)
 
-        batch, frames, dim = len(BRANCHES), self.frames, 1024
+        batch, frames, dim = len(BRANCHES), self.frames, self.config.get("cross_attention_dim", 1024)
         height, width = self.height // LATENT_SCALE, self.width // LATENT_SCALE
         common = {
             "sample": normal(batch, frames, 8, height, width),
@@ -197,18 +201,6 @@ def _synchronize(device):
         backend.synchronize()
 
 
-def free_memory(device) -> int | None:
-    """Bytes that the device can still give, None where that cannot be asked."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    if device.type == "cpu" and os.path.exists("/proc/meminfo"):
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            sizes = dict(line.split(":") for line in lines)
-        return int(sizes["MemAvailable"].split()[0]) * 1024
-    return None
-
-
 def what_fits(workload: Workload, share: float) -> str:
     """Options for a step of at most this share of the activations, which grow as frames × pixels do."""
     options = []
@@ -251,7 +243,7 @@ def measure(networks, workload, device, repeats, on_run=lambda: None) -> dict[st
             if on_cuda:
                 before = torch.cuda.memory_allocated(device)
                 torch.cuda.reset_peak_memory_stats(device)
-            seconds = timed(lambda: network(**inputs[kind], return_dict=False), device)
+            seconds = timed(partial(network, **inputs[kind], return_dict=False), device)
             if repeat > 0:
                 measured[kind]["seconds"].append(seconds)
                 if on_cuda:

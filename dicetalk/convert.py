@@ -56,10 +56,11 @@ def convert_checkpoint(
     output = None if output is None else Path(output).expanduser().absolute()
     report = on_file or (lambda path, written: None)
     try:
-        for part, source in _part_sources(checkpoint).items():
-            target = source.with_suffix(".safetensors")
-            if output is not None:
-                target = output / WEIGHTS_FOLDER / target.name
+        parts = [(part, source, _target(source, output)) for part, source in _part_sources(checkpoint).items()]
+        for part, source, target in parts:
+            if target != source:
+                _read_part(part, source, dtype)  # what is wrong with any of them is told before one is written
+        for part, source, target in parts:
             report(target, _convert_part(part, source, target, dtype, on_bytes or (lambda count: None)))
         for source in _prior_sources(checkpoint):
             target = (output / EMOTIONS_FOLDER if output else source.parent) / f"{source.stem}.safetensors"
@@ -87,6 +88,11 @@ def _part_sources(checkpoint):
     return sources
 
 
+def _target(source, output):
+    target = source.with_suffix(".safetensors")
+    return target if output is None else output / WEIGHTS_FOLDER / target.name
+
+
 def _prior_sources(checkpoint):
     if checkpoint.emotions is None:
         return []
@@ -110,6 +116,18 @@ def _companions(checkpoint, output):
                 yield folder / name, target / name
 
 
+def _read_part(part, source, dtype):
+    tensors = read_state_dict(source, part)
+    fitted_part(part, tensors, source)
+    kinds = {tensor.dtype for tensor in tensors.values()} - _SAFETENSORS_NAMES.keys()
+    if dtype is None and kinds:
+        raise InputError(
+            f"{source} holds numbers of the type {', '.join(sorted(str(kind)[6:] for kind in kinds))}, which "
+            "safetensors does not take here: give --dtype float16, bfloat16 or float32."
+        )
+    return tensors
+
+
 def _convert_part(part, source, target, dtype, on_bytes):
     size = source.stat().st_size
     if target == source:
@@ -127,8 +145,7 @@ def _convert_part(part, source, target, dtype, on_bytes):
     if _is_up_to_date(target, metadata):
         on_bytes(size)
         return False
-    tensors = read_state_dict(source, part)
-    fitted_part(part, tensors, source)
+    tensors = _read_part(part, source, dtype)
     try:
         _write_safetensors(target, tensors, metadata, DTYPES.get(dtype), on_bytes)
     except _NotFinite as error:
@@ -198,6 +215,7 @@ def _check_finite(name, tensor, data):
 
 def _convert_prior(source, target):
     from .emotion import load_emotion, save_emotion
+    from .emotion.text import one_line
 
     if target == source:
         return False
@@ -209,7 +227,7 @@ def _convert_prior(source, target):
             raise InputError(f"{target} exists and was not written by this command: move it away.") from None
         if (found, found.provenance) == (emotion, emotion.provenance):
             return False
-        if not found.provenance.startswith(f"{source.name} sha256:"):
+        if not found.provenance.startswith(f"{one_line(source.name)} sha256:"):
             raise InputError(f"{target} exists and does not come from {source.name}: move it away.")
     target.parent.mkdir(parents=True, exist_ok=True)
     save_emotion(emotion, target)

@@ -7,10 +7,14 @@ the hub, or this module, says. An interrupted download goes on where it stopped.
 
 import functools
 import hashlib
+import http.client
 import os
+import re
 import ssl
+import time
 import urllib.error
 import urllib.request
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +63,11 @@ PRIOR_SHA256 = {
 }
 GROUPS = (*HUB_FILES, "emotions")
 
-_TIMEOUT = 30  # seconds without an answer
+_TIMEOUT = 10  # seconds without an answer, as huggingface_hub waits for files
+_TRIES = 5  # in a row that bring nothing new
+_PAUSE = 1  # seconds between two tries
+_PIECE = 8192  # bytes, of which a stall may cost one, with huggingface_hub before 1.0; later ones hand on what comes
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,29 @@ class RemoteFile:
     on_hub: bool = True
 
 
-def plan_download(output, groups=GROUPS, endpoint=None) -> tuple[list[RemoteFile], dict[str, str]]:
+def missing_files(output, groups=GROUPS) -> dict[str, dict[str, Path]]:
+    """What a checkpoint lacks; nobody is asked for it.
+
+    Args:
+        output: the checkpoint folder; need not exist.
+        groups: of `GROUPS`.
+
+    Returns:
+        Group → name in its repository → where the file belongs, without what is there as published or converted.
+    """
+    output = Path(output)
+    missing = {}
+    for group in groups:
+        names = HUB_FILES[group][1] if group in HUB_FILES else {name: f"emotions/{name}" for name in PRIOR_SHA256}
+        if group == "whisper" and all(_is_there(output.parent / "sonic", place) for place in names.values()):
+            continue
+        lacking = {name: output / place for name, place in names.items() if not _is_there(output, place)}
+        if lacking:
+            missing[group] = lacking
+    return missing
+
+
+def plan_download(output, groups=GROUPS, endpoint=None, on_request=None) -> tuple[list[RemoteFile], dict[str, str]]:
     """What has to be fetched to complete a checkpoint.
 
     A file that is there, as published or as safetensors, is never fetched, and a repository is only asked when one of
@@ -93,6 +123,7 @@ def plan_download(output, groups=GROUPS, endpoint=None) -> tuple[list[RemoteFile
         output: the checkpoint folder; need not exist.
         groups: of `GROUPS`.
         endpoint: address of the hub, huggingface_hub's own when None.
+        on_request: called before each request; what it raises ends the planning.
 
     Returns:
         The files, and repository → what to do about it, for those that do not let this user in.
@@ -100,36 +131,37 @@ def plan_download(output, groups=GROUPS, endpoint=None) -> tuple[list[RemoteFile
     Raises:
         InputError: a repository cannot be reached, or does not hold what it should.
     """
-    output = Path(output)
     files, refusals = [], {}
-    for group in groups:
+    for group, missing in missing_files(output, groups).items():
         if group == "emotions":
-            files += _missing_priors(output)
+            files += _priors(missing)
             continue
-        repository, names = HUB_FILES[group]
-        missing = {name: output / place for name, place in names.items() if not _is_there(output, place)}
-        if group == "whisper" and all(_is_there(output.parent / "sonic", place) for place in names.values()):
-            continue
-        if missing:
-            try:
-                files += _hub_files(repository, missing, endpoint)
-            except _NoAccess as error:
-                refusals[repository] = str(error)
+        repository, _ = HUB_FILES[group]
+        try:
+            files += _hub_files(repository, missing, endpoint, on_request or (lambda: None))
+        except _NoAccess as error:
+            refusals[repository] = str(error)
     return files, refusals
 
 
-def fetch(file: RemoteFile) -> None:
+def fetch(file: RemoteFile, on_bytes=None) -> None:
     """Fetch one file; it appears at its place once it is complete and right.
 
+    Args:
+        file: of `plan_download`.
+        on_bytes: called with the number of its bytes that are here, with every piece that comes in and before every
+            try; what it raises ends the download, which can go on from there another time.
+
     Raises:
-        InputError: no connection, no access, another size or checksum than announced (what came is removed then), or
-            the disk is full. Run again, a file from the hub goes on where it stopped.
+        InputError: no connection, no access, another size or checksum than announced (what came is removed then),
+            another process is fetching the same file, or the disk is full. Run again, a file from the hub goes on where
+            it stopped.
     """
-    if file.target.is_file() and file.target.stat().st_size > 0:
+    if _is_whole(file.target):
         return
     try:
         if file.on_hub:
-            _fetch_from_hub(file)
+            _fetch_from_hub(file, on_bytes)
         else:
             _fetch_small(file)
     except (urllib.error.URLError, *_network_errors()) as error:
@@ -146,21 +178,20 @@ def _is_there(output, place):
         for path in targets
         for name in (path, path.with_suffix(".safetensors"), path.with_name(path.name.replace(".fp16.", ".")))
     ]
-    return any(path.is_file() and path.stat().st_size > 0 for path in same)
+    return any(map(_is_whole, same))
 
 
-def _missing_priors(output):
+def _is_whole(path):
+    """Whether a file is there; what is being fetched has another name."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _priors(missing):
     return [
         RemoteFile(
-            output / "emotions" / name,
-            "toto222/DICE-Talk",
-            PRIORS_URL + name,
-            PRIOR_SIZE,
-            f"sha256:{digest}",
-            on_hub=False,
+            target, "toto222/DICE-Talk", PRIORS_URL + name, PRIOR_SIZE, f"sha256:{PRIOR_SHA256[name]}", on_hub=False
         )
-        for name, digest in PRIOR_SHA256.items()
-        if not _is_there(output, f"emotions/{name}")
+        for name, target in missing.items()
     ]
 
 
@@ -168,15 +199,20 @@ class _NoAccess(Exception):
     """What to do about a repository that does not let this user in."""
 
 
-def _hub_files(repository, missing, endpoint):
+def _hub_files(repository, missing, endpoint, on_request):
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.utils import hf_raise_for_status
 
     api = HfApi(endpoint=endpoint)
+    on_request()
     try:
         info = api.model_info(repository, files_metadata=True, timeout=_TIMEOUT)
         if info.gated:
-            api.auth_check(repository)
+            on_request()
+            # As HfApi.auth_check asks, which waits for ever.
+            with _answer(f"{api.endpoint}/api/models/{repository}/auth-check") as (answer, _):
+                hf_raise_for_status(answer)
     except GatedRepoError:
         raise _NoAccess(_gate(repository)) from None
     except HfHubHTTPError as error:
@@ -192,59 +228,179 @@ def _hub_files(repository, missing, endpoint):
                 f"fetch it by hand and put it at {target}."
             )
         entry = min(entries, key=lambda entry: len(entry.rfilename))
-        found.append(
-            RemoteFile(
-                target=target,
-                source=repository,
-                url=hf_hub_url(repository, entry.rfilename, revision=info.sha, endpoint=endpoint),
-                size=entry.size,
-                checksum=f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}",
+        checksum = f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}"
+        if not isinstance(entry.size, int) or entry.size < 1 or not _CHECKSUM.fullmatch(checksum):
+            raise InputError(
+                f"The Hugging Face hub does not tell the size and the checksum of {name} in {repository}, and without "
+                "them it is not fetched. Start the download again later, or fetch the file by hand."
             )
-        )
+        url = hf_hub_url(repository, entry.rfilename, revision=info.sha, endpoint=endpoint)
+        found.append(RemoteFile(target, repository, url, entry.size, checksum))
     return found
 
 
-def _fetch_from_hub(file):
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+def left_to_fetch(files) -> int:
+    """How many bytes of some files are not here yet: what an interrupted download kept is not fetched again."""
+    return sum(file.size - _kept(file) for file in files)
 
-    # hf_hub_download starts anew after an interruption; http_get, which it uses, can go on.
+
+def _kept(file):
+    part = _part(file)
+    size = part.stat().st_size if part.is_file() and not part.is_symlink() else 0
+    return size if size <= file.size else 0  # a longer one is thrown away
+
+
+def _part(file):
+    """Where a file of the hub is kept until it is whole; one of other content is another."""
+    return file.target.with_name(f".{file.target.name}.{file.checksum.rpartition(':')[2][:12]}.part")
+
+
+def _fetch_from_hub(file, on_bytes):
     file.target.parent.mkdir(parents=True, exist_ok=True)
-    part = file.target.with_name(f".{file.target.name}.{file.checksum.rpartition(':')[2][:12]}.part")
-    done = part.stat().st_size if part.exists() else 0
-    if done > file.size:
-        part.unlink()
-        done = 0
-    require_space(file.target.parent, file.size - done)
-    while done < file.size:
+    part = _part(file)
+    with _held(part, file):
+        if _is_whole(file.target):
+            return
+        if part.is_symlink():
+            part.unlink()
+        if part.exists() and part.stat().st_size > file.size:
+            part.unlink()
+        require_space(file.target.parent, left_to_fetch([file]))
         try:
-            with open(part, "ab") as stream:
-                http_get(
-                    file.url,
-                    stream,
-                    resume_size=done,
-                    headers=build_hf_headers(library_name="dicetalk"),
-                    expected_size=file.size,
-                    displayed_filename=file.target.name,
-                )
-            break
-        except GatedRepoError:
-            raise InputError(_gate(file.source)) from None
-        except HfHubHTTPError as error:
-            raise InputError(_refusal(file.source, error)) from None
-        except _network_errors():
-            before, done = done, part.stat().st_size
-            if done <= before:
-                raise
-    _check(part, file)
-    os.replace(part, file.target)
+            _complete(part, file, on_bytes or (lambda count: None))
+        except _TooLong:
+            part.unlink()
+            raise InputError(_wrong(file, f"more than {file.size} bytes")) from None
+        _check(part, file)
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())  # before it takes its name, so that a power cut leaves no half file under it
+        os.replace(part, file.target)
+
+
+@contextmanager
+def _held(part, file):
+    """Keep other processes off a partial file; the system lets go of it when this one ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    path = part.with_suffix(".lock")
+    if path.is_symlink():
+        path.unlink()
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{file.target} is being downloaded by another process: wait until it is there, or stop that process and "
+            "start the download again."
+        ) from None
+    except (OSError, NotImplementedError):  # a disk that knows no locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        if not part.exists():
+            with suppress(OSError):  # Windows removes it when it is released
+                path.unlink()
+        lock.release()
+
+
+class _Cut(Exception):
+    """The line was cut, or there is none; says what a person would be told."""
+
+
+class _TooLong(Exception):
+    """A server sends more than was announced."""
+
+
+def _complete(part, file, on_bytes):
+    """Fetch what a partial file lacks. All that comes in is kept; after a cut it goes on from there."""
+    tries = 0
+    with open(part, "ab") as stream:
+        furthest = stream.tell()
+        while (done := stream.tell()) < file.size:
+            on_bytes(done)
+            try:
+                with closing(_pieces(file, done)) as pieces:
+                    for start, piece in pieces:
+                        if start < stream.tell():  # the server began anew
+                            stream.seek(start)
+                            stream.truncate()
+                        if start + len(piece) > file.size:
+                            raise _TooLong
+                        stream.write(piece)
+                        on_bytes(stream.tell())
+                if stream.tell() < file.size:
+                    raise _Cut(_unreachable(file.source, "the answer ended early"))
+            except _Cut as cut:
+                tries = 0 if stream.tell() > furthest else tries + 1
+                furthest = max(furthest, stream.tell())
+                if tries == _TRIES:
+                    raise InputError(str(cut)) from None
+                time.sleep(_PAUSE)
+
+
+def _pieces(file, done):
+    """What a file holds from byte `done` on, as it comes in: (where it begins, bytes).
+
+    From byte 0 on, if the server knows no ranges. (huggingface_hub's own download keeps whole pieces of 10 MB only.)
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.utils import hf_raise_for_status
+
+    try:
+        with _answer(file.url, {"Range": f"bytes={done}-"} if done else {}) as (answer, pieces):
+            hf_raise_for_status(answer)
+            start = done if answer.status_code == 206 else 0
+            for piece in pieces:
+                yield start, piece
+                start += len(piece)
+    except GatedRepoError:
+        raise InputError(_gate(file.source)) from None
+    except HfHubHTTPError as error:
+        busy = getattr(error.response, "status_code", 0) in (408, 429, 500, 502, 503, 504)
+        raise (_Cut if busy else InputError)(_refusal(file.source, error)) from None
+    except (*_network_errors(), ValueError) as error:  # the latter from requests, for a redirect to no address
+        raise _Cut(_unreachable(file.source, error)) from None
+
+
+@contextmanager
+def _answer(url, headers={}):
+    """The answer to a request through huggingface_hub's session, and its bytes as they come in.
+
+    The session sees to proxies, certificates and redirects; it takes the token off where they lead to another host.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    # not packed, since a range of what is packed is none of the file
+    headers = {**build_hf_headers(library_name="dicetalk"), "Accept-Encoding": "identity", **headers}
+    session, timeout = get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT
+    if callable(session.stream):  # a setting, with requests, before huggingface_hub 1.0
+        with session.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
+            yield answer, answer.iter_raw()
+    else:
+        with session.get(url, headers=headers, timeout=timeout, stream=True) as answer:
+            yield answer, answer.raw.stream(_PIECE, decode_content=False)
+
+
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but none from https to anything else."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise urllib.error.URLError(f"{req.host} redirects to an address without https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _fetch_small(file):
+    opener = urllib.request.build_opener(_NoDowngrade, urllib.request.HTTPSHandler(context=_tls()))
     with written_beside(file.target) as part:
-        with urllib.request.urlopen(file.url, timeout=_TIMEOUT, context=_tls()) as response:
-            part.write_bytes(response.read(file.size + 1))
+        try:
+            with opener.open(file.url, timeout=_TIMEOUT) as response:
+                part.write_bytes(response.read(file.size + 1))
+        except (http.client.HTTPException, ValueError) as error:  # an answer that is no HTTP, a redirect to no address
+            raise InputError(_unreachable(file.source, error)) from None
         _check(part, file)
 
 
@@ -265,10 +421,11 @@ def _check(part, file):
     if size == file.size and _checksum(part, file.checksum.partition(":")[0]) == file.checksum:
         return
     part.unlink()
-    found = "another content" if size == file.size else f"{size} bytes instead of {file.size}"
-    raise InputError(
-        f"{file.url} gave {found}, not the published {file.target.name}: it was removed. Run the command again."
-    )
+    raise InputError(_wrong(file, "another content" if size == file.size else f"{size} bytes instead of {file.size}"))
+
+
+def _wrong(file, found):
+    return f"{file.url} gave {found}, not the published {file.target.name}: it was removed. Start the download again."
 
 
 def _checksum(path, kind):
@@ -282,13 +439,18 @@ def _network_errors():
     """The exceptions of huggingface_hub's HTTP library (which one it is depends on the version) and of sockets."""
     from huggingface_hub.errors import HTTPError
 
-    return (HTTPError, OSError)
+    errors = (HTTPError, OSError)
+    if issubclass(HTTPError, OSError):  # of requests, which hands on those of the library below it
+        from urllib3.exceptions import HTTPError as LineError
+
+        errors += (LineError,)
+    return errors
 
 
 def _unreachable(source, error):
     reason = str(getattr(error, "reason", "") or error).strip().splitlines() or [type(error).__name__]
     return (
-        f"{source} cannot be fetched ({reason[0][:200]}). Check the connection and the disk, and run the command "
+        f"{source} cannot be fetched ({reason[0][:200]}). Check the connection and the disk, and start the download "
         "again: what is fetched already is kept."
     )
 
@@ -297,15 +459,16 @@ def _refusal(repository, error):
     code = getattr(error.response, "status_code", "no")
     return (
         f"The Hugging Face hub refuses {repository} (status {code}). "
-        "Run the command again later, or fetch its files by hand."
+        "Start the download again later, or fetch its files by hand."
     )
 
 
 def _gate(repository):
+    elsewhere = "svd_xt.safetensors in models/checkpoints carries the same VAE and CLIP vision."
     return (
-        f"{repository} asks you to accept its licence first: sign in on https://huggingface.co/{repository}, "
-        "accept it there, log in here with `hf auth login`, and run the command again. In ComfyUI it is not needed: "
-        "svd_xt.safetensors in models/checkpoints carries the same VAE and CLIP vision."
+        f"{repository} asks you to accept its licence first: sign in on https://huggingface.co/{repository}, accept it "
+        "there, log in with `hf auth login` where this runs (or set HF_TOKEN), and start the download again."
+        + (f" In ComfyUI it is not needed: {elsewhere}" if repository == HUB_FILES["svd"][0] else "")
     )
 
 

@@ -1,4 +1,4 @@
-"""Reading what a user brings: a portrait in any format that Pillow reads, speech in any that FFmpeg reads."""
+"""Reading what a user brings: a portrait in any common format, speech in any that FFmpeg reads."""
 
 import io
 import math
@@ -7,10 +7,16 @@ import warnings
 
 import numpy as np
 
-from .audio import SAMPLE_RATE
+from .audio import SAMPLE_RATE, SAMPLES_PER_FRAME, check_rate, num_frames
+from .emotion.options import LONGEST
 from .errors import InputError
+from .memory import free_memory, require_memory
 
 _WHITE = (255, 255, 255)
+_PART = 2**20  # pixels
+_MINUTE = 60 * SAMPLE_RATE
+# Not EPS, for which Pillow starts Ghostscript, a program that runs what the file says.
+_FORMATS = "AVIF BMP DIB GIF HEIF ICO JPEG JPEG2000 MPO PCX PNG PPM SGI TGA TIFF WEBP".split()
 
 
 def load_image(path):
@@ -27,7 +33,7 @@ def load_image(path):
         PIL image of mode RGB.
 
     Raises:
-        InputError: missing, damaged, too large to be a photograph, or not an image that Pillow reads.
+        InputError: missing, damaged, too large to be a photograph, or not an image of a format that is taken.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -36,7 +42,8 @@ def load_image(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            Image.init()
+            with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
@@ -68,15 +75,27 @@ def _to_rgb(image):
 
 
 def _scale_to_8_bits(image):
-    """Greyscale of more than 8 bits → mode L. A float image's largest value tells if it ends at 1, 255 or 65535."""
+    """Greyscale of more than 8 bits → mode L. A float image's largest value tells if it ends at 1, 255 or 65535.
+
+    A part at a time, since as float64 a large photograph takes gigabytes.
+    """
     from PIL import Image
 
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    values = np.asarray(image)
+    grey = np.empty(values.shape, np.uint8)
+    parts = [slice(start, start + _PART) for start in range(0, values.size, _PART)]
+
+    def finite(part):
+        return np.nan_to_num(values.reshape(-1)[part].astype(np.float64), posinf=0.0, neginf=0.0)
+
+    white = max(finite(part).max() for part in parts)
     if image.mode == "F":
-        white = next((limit for limit in (1.0, 255.0, 65535.0) if values.max() <= limit), values.max())
+        white = next((limit for limit in (1.0, 255.0, 65535.0) if white <= limit), white)
     else:
-        white = max(65535.0, values.max())
-    return Image.fromarray(np.clip(np.rint(values * (255 / white)), 0, 255).astype(np.uint8))
+        white = max(65535.0, white)
+    for part in parts:
+        grey.reshape(-1)[part] = np.clip(np.rint(finite(part) * (255 / white)), 0, 255)
+    return Image.fromarray(grey)
 
 
 def _apply_profile(image, profile):
@@ -107,18 +126,19 @@ def load_audio(path, start=0.0, length=None):
         (samples,) float32 array, 16 kHz.
 
     Raises:
-        InputError: missing or damaged file, no audio track, a start past the end, or times that make no sense.
+        InputError: missing or damaged file, no audio track, a start past the end, times or a sampling rate that make no
+            sense, or more sound than memory holds.
     """
     import av
 
     path = os.fspath(path)
-    if not (math.isfinite(start) and start >= 0):
-        raise InputError(f"The audio's start is {start} s: give 0 or a positive number of seconds.")
-    if length is not None and not (math.isfinite(length) and length > 0):
-        raise InputError(f"The audio's length is {length} s: give a positive number of seconds.")
+    if not 0 <= start <= LONGEST:
+        raise InputError(f"The audio's start is {start} s: give 0 to {LONGEST:g} seconds.")
+    if length is not None and not 0 < length <= LONGEST:
+        raise InputError(f"The audio's length is {length} s: give more than 0 and at most {LONGEST:g} seconds.")
     _check_is_file(path, "audio")
     try:
-        container = av.open(path, metadata_errors="replace")
+        container = av.open(os.path.abspath(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as audio or video ({_one_line(error)}): convert it, for instance to WAV or MP4."
@@ -126,12 +146,16 @@ def load_audio(path, start=0.0, length=None):
     with container:
         if not container.streams.audio:
             raise InputError(f"{path} has no audio track: give a file that holds speech.")
-        blocks = _decode_mono(container, path)
+        blocks = decode_mono(container, path)
         return _cut_and_resample(blocks, start, length, path)
 
 
-def _decode_mono(container, path):
-    """Yields (rate, (samples,) float32 block) for every decoded piece of the container's first audio track."""
+def decode_mono(container, path):
+    """Yields (rate, (samples,) float32 block) for every decoded piece of the container's first audio track.
+
+    Raises:
+        InputError: the track is damaged, or its sampling rate is none that sound has; names `path`.
+    """
     import av
 
     stream = container.streams.audio[0]
@@ -145,11 +169,15 @@ def _decode_mono(container, path):
                 damaged += 1
                 continue
             for frame in frames:
+                check_rate(frame.sample_rate, path)
                 if resampler is None:
                     resampler = SteadyResampler(frame.layout, frame.sample_rate)
-                for planar in resampler.resample(frame):
+                    rate = frame.sample_rate
+                for block in resampler.resample(frame):
                     decoded += 1
-                    yield planar.sample_rate, planar.to_ndarray().mean(axis=0, dtype=np.float32)
+                    yield rate, block.mean(axis=0, dtype=np.float32)
+    except InputError:
+        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"The audio track of {path} is damaged ({_one_line(error)}): export it again.") from error
     if damaged > decoded:
@@ -160,29 +188,32 @@ def _decode_mono(container, path):
 
 
 class SteadyResampler:
-    """Planar float frames of one layout and rate, also where these change within a file.
+    """Frames as float arrays of one layout and rate, also where these change within a file.
 
     PyAV's own resampler passes every frame on as it is once the first one fitted.
     """
 
     def __init__(self, layout, rate):
-        self._target = {"format": "fltp", "layout": layout, "rate": rate}
+        self._target = {"format": "flt", "layout": layout, "rate": rate}
         self._source = self._resampler = None
 
     def resample(self, frame):
+        """A list of (channels, samples) float32 arrays."""
         source = frame.format.name, frame.layout.name, frame.sample_rate
         if source != self._source:
             import av
 
             self._source, self._resampler = source, av.AudioResampler(**self._target)
-        return self._resampler.resample(frame)
+        # Interleaved, as PyAV reads planes that are not there when a planar frame has 8 channels or more.
+        blocks = self._resampler.resample(frame)
+        return [block.to_ndarray().reshape(block.samples, -1).T for block in blocks]
 
 
 def _cut_and_resample(blocks, start, length, path):
     import soxr
 
     stream = None
-    seen = 0
+    seen = held = checked = 0
     pieces = []
     for rate, block in blocks:
         if stream is None:
@@ -193,6 +224,10 @@ def _cut_and_resample(blocks, start, length, path):
         seen += len(block)
         if len(wanted):
             pieces.append(stream.resample_chunk(np.ascontiguousarray(wanted)))
+            held += len(pieces[-1])
+        if held >= checked + _MINUTE:
+            _require_memory(held, path)
+            checked = held
         if seen >= end:
             break
     if stream is None:
@@ -209,6 +244,17 @@ def _cut_and_resample(blocks, start, length, path):
     if not np.isfinite(audio).all():
         raise InputError(f"The audio track of {path} holds samples that are not finite numbers: export it again.")
     return audio
+
+
+def _require_memory(held, path):
+    """InputError unless memory suffices for so many samples, and for the whole that they are joined to."""
+    require_memory(
+        f"{path}, as far as it was read,",
+        num_frames(held),
+        2 * 4 * SAMPLES_PER_FRAME,
+        free_memory("cpu") + 4 * held,
+        lambda seconds: f"give {seconds} s of it at most (--length {seconds})",
+    )
 
 
 def _check_is_file(path, what):

@@ -11,14 +11,18 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from .audio import audio_features, load_whisper_encoder
-from .checkpoints import Checkpoint, load_part, resolve_checkpoint
+from .audio import feature_windows, load_whisper_encoder, num_frames
+from .checkpoints import Checkpoint, load_part, read_tensors, resolve_checkpoint
+from .decoding import CHUNK, CONTEXT, decode_in_chunks, require_finite_frames
 from .emotion import bank_options, emotion_tokens
 from .errors import InputError
+from .memory import free_memory, gathered, release, require_memory
 from .portrait import PreparedPortrait
 from .sampling import (
     EMOTION_SCALE,
     EXPRESSION_BUCKET,
+    LATENT_CHANNELS,
+    LATENT_COPIES,
     LATENT_SCALE,
     MOTION_BUCKET,
     REFERENCE_SCALE,
@@ -29,6 +33,7 @@ from .sampling import (
 )
 
 _TOKEN_BATCH = 64
+_PIXEL_BYTES = 15  # as float32, and as uint8 beside it
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -122,11 +127,13 @@ class DiceTalkPipeline(DiffusionPipeline):
         expression_bucket_id: float = EXPRESSION_BUCKET,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
-        decode_chunk_size: int = 10,
+        decode_chunk_size: int = CHUNK,
         output_type: str = "pil",
         callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
         return_dict: bool = True,
+        start: tuple[int, Tensor] | None = None,
+        smaller_windows: bool = False,
     ) -> DiceTalkPipelineOutput | tuple:
         """Make a talking portrait.
 
@@ -142,13 +149,18 @@ class DiceTalkPipeline(DiffusionPipeline):
             motion_bucket_id, expression_bucket_id: amount of motion of head and face, 8 and 16 as published.
             generator: source of the noise; one on the CPU gives the same noise on every device.
             noise: (N + 25, 4, H/8, W/8) standard normal, instead of a generator.
-            decode_chunk_size: frames that the VAE decodes at once.
+            decode_chunk_size: frames that are decoded at once, besides their context; see `decode`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called with the pipeline, the step, its timestep and {"latents": (N + 25, 4, H/8,
                 W/8)} after each step; may return {"latents": …} to go on with.
+            start: go on with an interrupted run: the number of steps done, and the latents that `callback_on_step_end`
+                got after them. Noise is not needed then.
+            smaller_windows: when memory runs out although the three branches are computed one after the other, go on
+                with windows of fewer frames, which changes the result, instead of an error.
 
         Raises:
-            InputError: an argument cannot be used; the message names it.
+            InputError: an argument cannot be used; the message names it. Or memory ran out, or is known not to suffice
+                for so long a clip, or values came out that are not finite.
         """
         if output_type not in _OUTPUT_TYPES:
             raise InputError(f"output_type is {output_type!r}: use one of {', '.join(_OUTPUT_TYPES)}.")
@@ -158,9 +170,13 @@ class DiceTalkPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
         if unknown:
             raise InputError(f"callback_on_step_end_tensor_inputs names {', '.join(unknown)}: only latents is there.")
+        self._require_memory(portrait, audio, output_type)
 
         conditions = self.encode(portrait, audio, emotion, motion_bucket_id, expression_bucket_id)
-        noise = self.prepare_noise(conditions, generator, noise)
+        if start is None:
+            noise = self.prepare_noise(conditions, generator, noise)
+        else:
+            _check_start(start, num_inference_steps, _latent_shape(conditions))
 
         def on_step(step, timestep, latents):
             if callback_on_step_end is None:
@@ -172,7 +188,7 @@ class DiceTalkPipeline(DiffusionPipeline):
 
             def on_window(done, total):
                 bar.total = total
-                bar.update(1)
+                bar.update(done - bar.n)
 
             latents = sample(
                 self.unet,
@@ -186,14 +202,16 @@ class DiceTalkPipeline(DiffusionPipeline):
                 on_step=on_step,
                 on_window=on_window,
                 device=self._execution_device,
+                start=start,
+                smaller_windows=smaller_windows,
             )
         frames = latents
         if output_type != "latent":
-            frames = torch.cat(list(self.decode(latents, decode_chunk_size)))
+            frames = gathered(self.decode(latents, decode_chunk_size), len(latents))
         if output_type in ("np", "pil"):
             frames = frames.permute(0, 2, 3, 1).numpy()
         if output_type == "pil":
-            frames = [Image.fromarray(frame) for frame in (frames * 255).round().astype(np.uint8)]
+            frames = [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames]
         self.maybe_free_model_hooks()
         return DiceTalkPipelineOutput(frames=frames) if return_dict else (frames,)
 
@@ -203,17 +221,19 @@ class DiceTalkPipeline(DiffusionPipeline):
     ) -> Conditions:
         """All that the UNet is conditioned on, from the three inputs."""
         device, dtype = self._execution_device, self.unet.dtype
-        windows = audio_features(self.audio_encoder, audio, device=device)
-        audio_tokens = [
-            self.audio_projection(batch.to(device, dtype)).cpu() for batch in windows.split(_TOKEN_BATCH)
-        ]
+        audio = torch.as_tensor(audio)
+        windows = feature_windows(self.audio_encoder, audio, device=device)
+        batches = (batch for piece in windows for batch in piece.split(_TOKEN_BATCH))
+        audio_tokens = gathered(
+            (self.audio_projection(batch.to(device, dtype)).cpu() for batch in batches), num_frames(audio.numel())
+        )
         face_mask = torch.from_numpy(portrait.face_mask)[None, None].to(device, dtype)
         return Conditions(
             image_latent=self._encode_latent(portrait.image, device),
             clip_embeds=self._encode_clip(portrait.image, device),
-            audio_tokens=torch.cat(audio_tokens),
+            audio_tokens=audio_tokens,
             uncond_audio_tokens=self.audio_projection.unconditional(device, dtype).cpu(),
-            emotion_tokens=emotion_tokens(self.emotion_model, emotion, len(windows), device=device, dtype=dtype).cpu(),
+            emotion_tokens=emotion_tokens(self.emotion_model, emotion, len(audio_tokens), device=device, dtype=dtype),
             uncond_emotion_tokens=self.emotion_model.unconditional(bank_options(emotion), device, dtype).cpu(),
             face_mask=face_mask,
             pose_features=self.pose_guider(face_mask),
@@ -223,7 +243,7 @@ class DiceTalkPipeline(DiffusionPipeline):
 
     def prepare_noise(self, conditions: Conditions, generator=None, noise: Tensor | None = None) -> Tensor:
         """(N + 25, 4, h, w) standard normal, float32: drawn, or the one given after its shape is checked."""
-        shape = (conditions.num_frames + WINDOW, *conditions.image_latent.shape[1:])
+        shape = _latent_shape(conditions)
         if noise is None:
             device = "cpu" if generator is None else generator.device
             return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
@@ -232,40 +252,84 @@ class DiceTalkPipeline(DiffusionPipeline):
             raise InputError(f"noise has shape {tuple(noise.shape)}: {shape} is needed, 25 frames more than are kept.")
         return noise
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor, chunk_size: int = 10) -> Iterator[Tensor]:
-        """Decode latents piece by piece.
+    def decode(self, latents: Tensor, chunk_size: int = CHUNK, context: int = CONTEXT) -> Iterator[Tensor]:
+        """Decode latents piece by piece; the frames are those of decoding at once within 1/255 on average.
 
         Args:
             latents: (N, 4, h, w), scaled by 0.18215.
-            chunk_size: frames at once, at least 1; the temporal decoder blends frames within a chunk only.
+            chunk_size: frames to decode at once, at least 1; fewer when memory runs out.
+            context: frames to either side that are decoded with each chunk, which hides its borders; 0 for none, as
+                in the published code; fewer when memory runs out even for chunks of one frame.
 
         Yields:
             (up to chunk_size, 3, 8h, 8w) float32 in 0..1, on the CPU.
+
+        Raises:
+            InputError: memory does not suffice for one frame alone, or the VAE gave values that are not finite.
         """
         _check_chunk(chunk_size)
-        for chunk in latents.split(chunk_size):
-            chunk = chunk.to(self._execution_device, self.vae.dtype) / LATENT_SCALE
-            with torch.no_grad():
-                frames = self.vae.decode(chunk, num_frames=len(chunk)).sample
-            yield (frames.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+        @torch.no_grad()
+        def decode(window):
+            window = window.to(self._execution_device, self.vae.dtype) / LATENT_SCALE
+            frames = self.vae.decode(window, num_frames=len(window)).sample
+            frames = (frames.float() / 2 + 0.5).clamp(0, 1).cpu()
+            require_finite_frames(frames, "choose another precision (--dtype), or fetch the checkpoint again")
+            return frames
+
+        return decode_in_chunks(
+            decode,
+            latents,
+            chunk_size,
+            context,
+            release=lambda: release(self._execution_device),
+            remedy="decode smaller pictures, or on the CPU",
+        )
+
+    def _require_memory(self, portrait, audio, output_type):
+        """InputError unless memory suffices for what stays of each frame, before any work is done."""
+        pixels = portrait.image.width * portrait.image.height
+        # Beside a GPU the noise and the result, as the code has it: no GPU was at hand to measure on.
+        copies = LATENT_COPIES if self._execution_device.type == "cpu" else 2
+        each = self.audio_projection.tokens * self.audio_projection.dim * self.unet.dtype.itemsize
+        each += copies * 4 * LATENT_CHANNELS * pixels // 64
+        if output_type != "latent":
+            each += _PIXEL_BYTES * pixels
+        require_memory(
+            "audio",
+            num_frames(torch.as_tensor(audio).numel()),
+            each,
+            free_memory("cpu"),
+            lambda seconds: f"give {seconds} s of it at most (--length {seconds})",
+        )
 
     def _encode_latent(self, image, device):
         dtype = self.vae.dtype
         upcast = dtype == torch.float16 and self.vae.config.force_upcast
         pixels = _to_tensor(image).to(device, torch.float32 if upcast else dtype) * 2 - 1
-        if upcast:
-            self.vae.to(torch.float32)
-        latent = self.vae.encode(pixels).latent_dist.mode()
-        if upcast:
+        try:
+            self.vae.to(torch.float32 if upcast else dtype)
+            return self.vae.encode(pixels).latent_dist.mode().float()
+        finally:
             self.vae.to(dtype)
-        return latent.float()
 
     def _encode_clip(self, image, device):
         size = self.image_encoder.config.image_size
         pixels = _to_tensor(image.resize((size, size), Image.Resampling.LANCZOS))
         mean, std = (torch.tensor(x)[:, None, None] for x in (_CLIP_MEAN, _CLIP_STD))
         return self.image_encoder(((pixels - mean) / std).to(device, self.unet.dtype)).image_embeds
+
+
+def _latent_shape(conditions):
+    return conditions.num_frames + WINDOW, *conditions.image_latent.shape[1:]
+
+
+def _check_start(start, steps, shape):
+    done, latents = start
+    if not 1 <= done <= steps or tuple(latents.shape) != shape:
+        raise InputError(
+            f"start is {done} steps with latents of shape {tuple(latents.shape)}: 1 to {steps} steps, and {shape}, fit."
+        )
 
 
 def _check_chunk(frames):
@@ -279,16 +343,41 @@ def _to_tensor(image):
 
 
 def _from_svd(kind, folder, subfolder, dtype):
+    """Stable Video Diffusion's VAE or CLIP vision tower; InputError unless its file holds exactly its weights."""
     # Without accelerate, which is not needed for so small a model, diffusers would advise to install it.
-    options = {"low_cpu_mem_usage": False} if kind is AutoencoderKLTemporalDecoder else {}
-    for variant in ("fp16", None):
-        try:
-            return kind.from_pretrained(
-                folder, subfolder=subfolder, variant=variant, torch_dtype=dtype, local_files_only=True, **options
-            ).eval()
-        except OSError as error:
-            reason = " ".join(str(error).split())[:200]
-    raise InputError(
-        f"{folder / subfolder} cannot be read as Stable Video Diffusion's {subfolder} ({reason}): fetch it with "
-        "`python -m dicetalk download --only svd`."
-    )
+    # A configuration could name attention kernels, which transformers would fetch and run; an argument goes before it.
+    vae = kind is AutoencoderKLTemporalDecoder
+    options = {"low_cpu_mem_usage": False} if vae else {"attn_implementation": "sdpa"}
+    half = list((folder / subfolder).glob("*.fp16.safetensors"))
+    files = half or list((folder / subfolder).glob("*.safetensors"))
+    try:
+        module, found = kind.from_pretrained(
+            folder,
+            subfolder=subfolder,
+            variant="fp16" if half else None,
+            torch_dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+        problems = [f"{name} is missing" for name in found["missing_keys"]]
+        problems += [f"{name} is unexpected" for name in found["unexpected_keys"]]
+        problems += [f"{name} is misshapen" for name, *_ in found["mismatched_keys"]]
+        problems += [f"{name} is not of floating point" for file in files for name in _whole_numbers(file)]
+        # Older files hold this counter, which is no weight.
+        problems = sorted(problem for problem in problems if "position_ids" not in problem)
+    except Exception as error:  # diffusers and transformers raise many kinds for files that they cannot use
+        problems = [" ".join(str(error).split())[:200]]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(
+            f"{folder / subfolder} cannot be read as Stable Video Diffusion's {subfolder} "
+            f"({'; '.join(problems[:3])}{more}): fetch it with `python -m dicetalk download --only svd`."
+        )
+    return module.eval()
+
+
+def _whole_numbers(file):
+    """Names of the tensors in a safetensors file that are not of floating point."""
+    return [name for name, tensor in read_tensors(file).items() if not tensor.is_floating_point()]

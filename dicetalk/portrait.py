@@ -4,6 +4,7 @@ A box is (x1, y1, x2, y2) in pixels of the image as the user gave it. All geomet
 """
 
 import math
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from .errors import InputError
 
 MASK_AREA = 1.1
 MULTIPLE = 64
+LONGEST = 8  # times the short side; beyond, a small file could ask for any amount of memory
 _SMALLEST_FACE = 2
 _HOW_TO_TELL = "with --face x1,y1,x2,y2 (in ComfyUI with the input bboxes or mask)"
 
@@ -111,8 +113,8 @@ def check_box(box, image_size):
     """
     try:
         x1, y1, x2, y2 = (float(value) for value in box)
-    except (TypeError, ValueError):
-        raise InputError(f"The face box {box!r} is not four numbers: give x1,y1,x2,y2 in pixels.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"The face box {reprlib.repr(box)} is not four numbers: give x1,y1,x2,y2 in pixels.") from None
     name = f"The face box {x1:g},{y1:g},{x2:g},{y2:g}"
     if not all(map(math.isfinite, (x1, y1, x2, y2))):
         raise InputError(f"{name} holds a value that is not a finite number: give x1,y1,x2,y2 in pixels.")
@@ -159,10 +161,19 @@ def _place(length, centre, low, high):
 
 
 def resized_size(width, height, short_side):
-    """Width and height after resizing the short side to `short_side`: multiples of 64, at least 64."""
+    """Width and height after resizing the short side to `short_side`: multiples of 64, at least 64.
+
+    Raises:
+        InputError: a short side below 64, or sides too unequal for a portrait.
+    """
     if not (math.isfinite(short_side) and short_side >= MULTIPLE):
         raise InputError(
             f"The portrait's short side is {short_side} pixels: at least {MULTIPLE} is needed, 512 is usual."
+        )
+    if max(width, height) > LONGEST * min(width, height):
+        raise InputError(
+            f"The portrait is {width}×{height} pixels, more than {LONGEST} times as long as wide: cut it to the "
+            "person, or switch crop on."
         )
     scale = short_side / min(width, height)
     return tuple(max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in (width, height))
@@ -234,19 +245,29 @@ def detect_face(image):
     Raises:
         InputError: no face, or two that are equally large.
     """
+    faces = _search(image)
+    if not faces:
+        raise InputError(f"No face was found in the portrait: say where it is, {_HOW_TO_TELL}, or use another picture.")
+    if len(faces) > 1 and faces[1][2] > _TIE * faces[0][2]:
+        raise InputError(f"Two faces in the portrait are equally large: say which one is meant, {_HOW_TO_TELL}.")
+    return hairline_to_chin(faces[0], image.size)
+
+
+def find_faces(image):
+    """The boxes of a PIL image's faces, largest first, found as `detect_face` does; small ones may be missing."""
+    return [hairline_to_chin(square, image.size) for square in _search(image)]
+
+
+def _search(image):
+    """Faces (x, y, side), largest first, of the first search that finds any."""
     grey = image.convert("L")
     cascade = _cascade()
     for short_sides, least_hits in _SEARCHES:
         if short_sides[0] > _SEARCHES[0][0][0] and short_sides[-1] > min(grey.size):
             break
-        faces = _faces_at(cascade, grey, short_sides, least_hits)
-        if len(faces) > 1 and faces[1][2] > _TIE * faces[0][2]:
-            raise InputError(f"Two faces in the portrait are equally large: say which one is meant, {_HOW_TO_TELL}.")
-        if faces:
-            return hairline_to_chin(faces[0], grey.size)
-    raise InputError(
-        f"No face was found in the portrait: say where it is, {_HOW_TO_TELL}, or use another picture."
-    )
+        if faces := _faces_at(cascade, grey, short_sides, least_hits):
+            return faces
+    return []
 
 
 def hairline_to_chin(square, image_size):

@@ -69,7 +69,7 @@ def load_priors(folder) -> dict:
     """Name → emotion (`dicetalk.emotion.Emotion`, or whatever was saved) of every emotion file in a folder.
 
     Raises:
-        InputError: the folder cannot be read, holds no emotion, or a file in it is no emotion (as `read_gaussian`).
+        InputError: the folder cannot be read, holds no emotion, or a file in it is no emotion (as `load_prior`).
     """
     files = prior_files(folder)
     if not files:
@@ -78,28 +78,41 @@ def load_priors(folder) -> dict:
 
 
 def load_prior(path):
-    """The emotion of one file, named after the file; errors as `read_gaussian`.
+    """The emotion of one file, named after the file.
 
     A saved emotion (`dicetalk.emotion.save_emotion`) keeps its provenance; another file's is its name and SHA-256.
+
+    Raises:
+        InputError: as `read_gaussian`; or the file is named as one of the eight, from which all others are told, and
+            holds a timeline or a mix by tokens.
     """
-    from .emotion import Emotion, load_emotion
+    from .emotion import NAMES, Emotion, load_emotion
+    from .emotion.text import one_line
 
     path = Path(path)
     if _is_saved_emotion(path):
-        return load_emotion(path).renamed(path.stem)
+        saved = load_emotion(path)
+        if path.stem in NAMES and not isinstance(saved, Emotion):
+            raise InputError(
+                f"{path} is no emotion prior: it holds a timeline or a mix by tokens, and {path.stem}, one of the "
+                f"eight, is a single emotion. Give the file another name. {_REMEDY}"
+            )
+        return saved.renamed(one_line(path.stem))
     mean, deviation = read_gaussian(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Emotion(mean, deviation, path.stem, provenance=f"{path.name} sha256:{digest}")
+    return Emotion(mean, deviation, one_line(path.stem), provenance=f"{one_line(path.name)} sha256:{digest}")
 
 
 def _is_saved_emotion(path):
     from safetensors import SafetensorError, safe_open
 
-    from .emotion.files import FORMAT
+    from .emotion.files import FORMAT, MAX_HEADER, header_size
 
     if path.suffix != ".safetensors":
         return False
     try:
+        if header_size(path) > MAX_HEADER:
+            return False
         with safe_open(path, framework="np") as file:
             return (file.metadata() or {}).get("format") == FORMAT
     except (SafetensorError, OSError):

@@ -3,11 +3,15 @@
 Pure functions on numbers and tensors; the ComfyUI guider uses the same ones with ComfyUI's samplers.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from .errors import InputError
+from .memory import Economy, free_memory, release, too_large, window_bytes
 
 WINDOW = 25
 SHIFT = 7
@@ -15,6 +19,8 @@ FPS = 12.5
 MOTION_BUCKET = 8
 EXPRESSION_BUCKET = 16
 LATENT_SCALE = 0.18215
+LATENT_CHANNELS = 4
+LATENT_COPIES = 9  # tensors of a clip's latents that `sample` holds at one time
 REFERENCE_SCALE = 3.0
 EMOTION_SCALE = 6.0
 
@@ -36,6 +42,24 @@ SCHEDULER_CONFIG = {
     "timestep_type": "continuous",
     "use_karras_sigmas": True,
 }
+
+
+class NotFinite(InputError):
+    """Sampling came to values that are not finite, so that what it has done so far is of no use."""
+
+
+def require_finite_latents(latents: Tensor, precision: str, scales: str) -> None:
+    """NotFinite if latents hold NaN or infinity, which would become a black video.
+
+    Args:
+        latents: of any shape.
+        precision, scales: where these are set, in the user's words.
+    """
+    if not torch.isfinite(latents).all():
+        raise NotFinite(
+            "Sampling gave values that are not finite numbers (NaN or infinity), of which no picture can be made: "
+            f"choose another precision ({precision}), set {scales} lower, or fetch the checkpoint again."
+        )
 
 
 def windows(total: int, step: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT) -> list[list[int]]:
@@ -74,6 +98,20 @@ def window_plan(
         plan[step] = [frames for frames in plan[step] if needed.intersection(frames)]
         needed = needed.union(*plan[step])
     return plan
+
+
+def plan_with_smaller(
+    num_frames: int, steps: int, size: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT
+) -> list[list[list[int]]]:
+    """A plan that one of another `size` can follow at any step: all windows, of `size` frames each.
+
+    Args:
+        num_frames: frames that are kept; `window` more are sampled.
+        steps: number of sampling steps.
+        size: frames of a window, at most `window`; then the overlap is at most half of it.
+    """
+    overlap = overlap if size == window else min(overlap, size // 2)
+    return [windows(num_frames + window, step, size, overlap, shift) for step in range(steps)]
 
 
 def _shares(reference_scale, emotion_scale):
@@ -157,9 +195,9 @@ class Conditions:
             "concat_latent": self.image_latent if seen else torch.zeros_like(self.image_latent),
             "clip_embeds": (self.clip_embeds if seen else torch.zeros_like(self.clip_embeds))[:, None, None],
             "audio_tokens": _pick(self.audio_tokens, self.uncond_audio_tokens, frames, told)[None],
-            "emotion_tokens": _pick(
-                emotions, self.uncond_emotion_tokens, frames[:1] if one_emotion else frames, told
-            )[None],
+            "emotion_tokens": _pick(emotions, self.uncond_emotion_tokens, frames[:1] if one_emotion else frames, told)[
+                None
+            ],
             "added_time_ids": torch.tensor([ids], dtype=torch.float32, device=self.image_latent.device),
         }
 
@@ -212,7 +250,7 @@ def denoise_window(
 def sample(
     unet,
     conditions: Conditions,
-    noise: Tensor,
+    noise: Tensor | None,
     scheduler,
     num_inference_steps: int = 25,
     reference_scale: float = REFERENCE_SCALE,
@@ -224,6 +262,8 @@ def sample(
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     on_window: Callable[[int, int], None] | None = None,
     device=None,
+    start: tuple[int, Tensor] | None = None,
+    smaller_windows: bool = False,
 ) -> Tensor:
     """Denoise a clip as published: Euler over sliding windows with three-way guidance.
 
@@ -237,32 +277,73 @@ def sample(
             returns the latents to go on with.
         on_window: called after each window with the number of windows done and of all.
         device: where to compute, the UNet's own when None.
+        start: the number of steps that are done, and the latents (N + window, 4, h, w) that `on_step` got after them;
+            goes on from there, with a scheduler that remembers no earlier steps (Euler) bit for bit as if never
+            interrupted. The noise is not used then.
+        smaller_windows: whether windows may become shorter when memory runs out, see `dicetalk.memory.Economy`. Then
+            the windows that touch nothing that is kept are computed too: shorter ones may need what they touch.
 
     Returns:
         (N, 4, h, w) latents, scaled by 0.18215, float32, on that device.
+
+    Raises:
+        InputError: memory ran out, and nothing helped; the message says what would fit.
+        NotFinite: a step gave values that are not finite.
     """
     device = unet.device if device is None else device
     scheduler.set_timesteps(num_inference_steps, device=device)
-    noise = noise.to(device, torch.float32)
-    portrait = conditions.image_latent.to(device, torch.float32) * LATENT_SCALE
-    latents = portrait + noise * scheduler.sigmas[0].to(device)
+    if start is None:
+        first_step, portrait = 0, conditions.image_latent.to(device, torch.float32) * LATENT_SCALE
+        latents = portrait + noise.to(device, torch.float32) * scheduler.sigmas[0].to(device)
+    else:
+        first_step, latents = start[0], start[1].to(device, torch.float32)
+        scheduler.set_begin_index(first_step)
 
-    plan = window_plan(conditions.num_frames, num_inference_steps, window, overlap, shift)
-    total, done = sum(map(len, plan)), 0
-    for step, timestep in enumerate(scheduler.timesteps):
+    @functools.cache
+    def plan_for(size):
+        if not smaller_windows:
+            return window_plan(conditions.num_frames, num_inference_steps, size, overlap, shift)
+        return plan_with_smaller(conditions.num_frames, num_inference_steps, size, window, overlap, shift)
+
+    def predict(step, timestep, latents):
         scales = scales_at(float(scheduler.sigmas[step]), reference_scale, emotion_scale, guidance_interval)
         branches = needed_branches(*scales)
-        scaled = scheduler.scale_model_input(latents, timestep)
+        plan = plan_for(economy.window)
+        done, total = (sum(map(len, steps)) for steps in (plan[:step], plan))
         prediction, count = torch.zeros_like(latents), latents.new_zeros(len(latents), 1, 1, 1)
-        for frames in plan[step]:
-            parts = denoise_window(unet, conditions, scaled[frames], timestep, frames, branches, device)
-            parts = {branch: part.float() for branch, part in parts.items()}
-            prediction[frames] += guide(parts, *scales)
+        for number, frames in enumerate(plan[step], 1):
+            parts = {}
+            for group in [branches] if economy.together else [(branch,) for branch in branches]:
+                parts |= denoise_window(unet, conditions, latents[frames], timestep, frames, group, device)
+            prediction[frames] += guide({branch: part.float() for branch, part in parts.items()}, *scales)
             count[frames] += 1
-            done += 1
             if on_window is not None:
-                on_window(done, total)
-        latents = scheduler.step(prediction / count.clamp(min=1), timestep, latents, return_dict=False)[0]
+                on_window(done + number, total)
+        return prediction / count.clamp(min=1)
+
+    def refused():
+        return _too_large(unet, device, economy.window, conditions, smaller_windows)
+
+    economy = Economy(window, smaller_windows, release=lambda: release(device))
+    for step, timestep in enumerate(scheduler.timesteps[first_step:], first_step):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        prediction = economy.attempt(refused, predict, step, timestep, scaled)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        require_finite_latents(latents, "--dtype", "--reference-scale and --emotion-scale")
         if on_step is not None:
             latents = on_step(step, timestep, latents)
     return latents[: conditions.num_frames]
+
+
+def _too_large(unet, device, frames, conditions, smaller_windows):
+    height, width = (8 * side for side in conditions.image_latent.shape[2:])
+    return too_large(
+        device,
+        width,
+        height,
+        frames,
+        window_bytes(unet, frames, width, height),
+        free_memory(device),
+        lambda side: f"prepare the portrait with a short side of {side} pixels (--size {side})",
+        None if smaller_windows else "allow shorter windows, which changes the result (--smaller-windows)",
+    )

@@ -34,6 +34,7 @@ HIDDEN = 16  # of the projections that make tokens
 WHISPER_LAYERS = 4  # audio features are 5 hidden states
 WHISPER_WIDTH = 16
 
+_STAGING = ".writing-"
 _UNTRAINED_TEXT = """\
 The weights in this folder are random: it is a tiny checkpoint to try things out with, written by
 `python -m dicetalk tiny`. Pictures made with it are noise. `python -m dicetalk download` fetches the published,
@@ -56,6 +57,8 @@ def write_tiny_checkpoint(folder, seed=0, on_step=None) -> None:
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}.")
     try:
+        for left in folder.glob(f"{_STAGING}*"):  # by a run that was ended by force
+            shutil.rmtree(left)
         if folder.exists() and os.listdir(folder) and not (folder / UNTRAINED_FILE).is_file():
             raise InputError(f"{folder} holds files that are not of a tiny checkpoint: name a new or an empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,7 @@ def write_tiny_checkpoint(folder, seed=0, on_step=None) -> None:
 
 def _written(write, seed, folder) -> Path:
     """A new folder beside the target with what `write` writes."""
-    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
     try:
         write(staging, seed)
     except BaseException:

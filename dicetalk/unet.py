@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 HEAD_WIDTH = 64
 FEED_FORWARD_ELEMENTS = 2**24  # activations that a feed-forward takes at once
+ATTENTION_BATCH = 2**15  # CUDA's kernels take no batch of 2**16 or more
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Multi-head attention on packed heads: (batch, n, heads·d), (batch, m, heads·d) twice → (batch, n, heads·d)."""
+    if len(query) > ATTENTION_BATCH:
+        parts = zip(*(x.split(ATTENTION_BATCH) for x in (query, key, value)))
+        return torch.cat([scaled_dot_product_attention(*part, heads) for part in parts])
     query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (query, key, value))
     return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
 

@@ -1,9 +1,13 @@
-"""Video files out of frames: H.264 and AAC in an MP4, and frame doubling, streaming, with FFmpeg through PyAV."""
+"""Video files out of frames, H.264 and AAC in an MP4 unless told otherwise, and frame doubling; streaming, with FFmpeg
+through PyAV."""
 
 import contextlib
 import errno
+import itertools
 import json
+import os
 import tempfile
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,32 +15,69 @@ import av
 import numpy as np
 
 from .errors import InputError
-from .files import written_beside
+from .files import write_errors, write_problem, written_beside
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 OTHER_RATE = 48000  # for what AAC does not have
-# crf: quality, 0 (lossless) to 51. cpu-independent: the same frames always give the same file, which they otherwise
-# do not, even on one machine.
-X264_OPTIONS = {"crf": "17", "x264-params": "cpu-independent=1"}
-SMALLEST_SIDE = 32  # what FFmpeg's minterpolate takes
-BT709 = 1  # FFmpeg's number for the matrix, the primaries and the transfer curve of BT.709
+OPUS_RATE = 48000
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+FORMATS = {"mp4": "mp4", "mkv": "matroska", "webm": "webm"}
+ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
+# FFmpeg's numbers for the matrix, the primaries and the transfer curve
+COLORS = {"BT.709": (1, 1, 1), "sRGB": (1, 1, 13), "HDR": (9, 9, 18), "HDR PQ": (9, 9, 16)}
 LIMITED_RANGE = 1
+SMALLEST_SIDE = 32  # what FFmpeg's minterpolate takes
 
 
-def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None):
-    """Write an MP4 while the frames arrive; nothing but the frame at hand is kept.
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures and sound are stored.
+
+    Attributes:
+        container: "mp4", "mkv" or "webm"; the sound is AAC, in WebM Opus.
+        codec: "h264" or "av1"; WebM takes AV1 alone.
+        crf: quality, 0 (lossless) to 51 for H.264 and 63 for AV1; None for the encoder's default.
+        bit_depth: 8 or 10.
+        color: "BT.709"; "sRGB", the same with the transfer curve of sRGB; "HDR" (BT.2020, HLG) or "HDR PQ", for frames
+            that are meant so.
+    """
+
+    container: str = "mp4"
+    codec: str = "h264"
+    crf: float | None = 17
+    bit_depth: int = 8
+    color: str = "BT.709"
+
+    @property
+    def pixel_format(self):
+        return "yuv420p10le" if self.bit_depth > 8 else "yuv420p"
+
+    @property
+    def options(self):
+        """The encoder's."""
+        options = {} if self.crf is None else {"crf": f"{self.crf:g}"}
+        if self.codec == "av1":
+            return {"svtav1-params": "lossless=1"} if self.crf == 0 else options
+        # The same frames always give the same file, which they otherwise do not, even on one machine.
+        return options | {"x264-params": "cpu-independent=1"}
+
+
+def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None, encoding=Encoding()):
+    """Write a video while the frames arrive; nothing but the frame at hand is kept.
 
     The file is written under a temporary name beside `path` and renamed when it is complete, so `path` never holds
     half a video; on any exception, an interrupt included, the temporary file is removed.
 
     Args:
-        path: the file to write; an existing one is replaced.
+        path: the file to write; an existing one is replaced. Or an open binary file, which is left as it was on an
+            exception.
         frames: iterable of (H, W, 3) arrays or PIL images, uint8 or float in 0..1, all of one even size.
         fps: frames per second, Fraction or float.
-        audio: float array in -1..1, (samples,) or (channels, samples) with one or two channels, or an iterable of
+        audio: float array in -1..1, (samples,) or (channels, samples) with one, two or six channels, or an iterable of
             such blocks; it is cut, or filled with silence, to the length of the video. None for no sound.
         sample_rate: of the audio, in Hz.
         metadata: mapping of names to text; other values are stored as JSON. Read back by `read_metadata`.
+        encoding: an `Encoding`.
 
     Returns:
         The number of frames written.
@@ -44,31 +85,33 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None)
     Raises:
         InputError: no frames, frames of odd, changing or wrong size, or a file that cannot be written.
     """
-    path = Path(path)
-    check_writable(path)
+    if not hasattr(path, "write"):
+        path = Path(path)
+        check_writable(path)
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise InputError(f"There are no frames to write to {path}: is the speech shorter than one frame (80 ms)?")
-    first = _as_uint8(first)
+    depth = encoding.bit_depth
+    first = _as_pixels(first, depth)
     height, width = first.shape[:2]
     if height % 2 or width % 2:
-        raise InputError(f"H.264 video needs an even width and height, and the frames are {width}×{height} pixels.")
-    with written_beside(path) as temporary, _Mp4(temporary, path, width, height, fps, metadata) as video:
-        sound = None if audio is None else _Sound(video.container, audio, sample_rate)
+        raise InputError(f"Video needs an even width and height, and the frames are {width}×{height} pixels.")
+    with _target(path) as target, _Pictures(target, path, width, height, fps, metadata, encoding) as video:
+        sound = None if audio is None else _Sound(video.container, audio, sample_rate, encoding.container)
         count = 0
-        for frame in _chain(first, frames):
+        for frame in itertools.chain([first], (_as_pixels(frame, depth) for frame in frames)):
             if frame.shape[:2] != (height, width):
                 raise InputError(
                     f"All frames of a video have one size: frame {count} is {frame.shape[1]}×{frame.shape[0]} pixels, "
                     f"the first one {width}×{height}."
                 )
-            with _write_errors(path):
+            with write_errors(path):
                 video.add(frame, count)
                 count += 1
                 if sound:
                     sound.add_until(count / video.fps)
-        with _write_errors(path):
+        with write_errors(path):
             video.flush()
             if sound:
                 sound.flush()
@@ -130,7 +173,7 @@ def read_sound(path, start=0.0):
     Returns:
         The sample rate, and an iterator over (channels, samples) float32 blocks of one or two channels.
     """
-    with av.open(str(path), metadata_errors="replace") as container:
+    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
         stream = container.streams.audio[0]
         rate = stream.rate if stream.rate in AAC_RATES else OTHER_RATE
         layout = "mono" if stream.channels == 1 else "stereo"
@@ -141,7 +184,7 @@ def _sound_blocks(path, skip, rate, layout):
     from .media import SteadyResampler  # which brings PyTorch
 
     resampler = SteadyResampler(layout, rate)
-    with av.open(str(path), metadata_errors="replace") as container:
+    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
         for packet in container.demux(container.streams.audio[0]):
             try:
                 frames = packet.decode()
@@ -149,7 +192,6 @@ def _sound_blocks(path, skip, rate, layout):
                 continue
             for frame in frames:
                 for block in resampler.resample(frame):
-                    block = block.to_ndarray()
                     if block.shape[1] > skip:
                         yield block[:, skip:]
                     skip = max(0, skip - block.shape[1])
@@ -157,12 +199,19 @@ def _sound_blocks(path, skip, rate, layout):
 
 def read_metadata(path):
     """The metadata of a video file as a dict of text."""
-    with av.open(str(path)) as container:
+    with av.open(os.path.abspath(path)) as container:
         return dict(container.metadata)
 
 
-def check_writable(path):
-    """Raise InputError if a file at `path` could not be written: missing folder, folder in its place, no permission."""
+def check_writable(path, suffix=""):
+    """Raise InputError if a file at `path` could not be written.
+
+    That is: missing folder, folder in its place, no permission, a name that is too long while it is being written.
+
+    Args:
+        path: the file.
+        suffix: of the name of a file that is kept beside it.
+    """
     path = Path(path)
     folder = path.parent
     if path.is_dir():
@@ -170,38 +219,66 @@ def check_writable(path):
     if not folder.is_dir():
         raise InputError(f"The output folder {folder} does not exist: create it or write elsewhere.")
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        # The longest name is that of what becomes it, see `written_beside`.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}{suffix}.{os.getpid()}-", suffix=".part"):
             pass
     except OSError as error:
-        raise InputError(f"The output folder {folder} cannot be written to: {_reason(error)}.") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"The name of the output {path.name} is too long: choose a shorter one.") from error
+        raise InputError(f"The output folder {folder} cannot be written to: {write_problem(error)}.") from error
 
 
-class _Mp4:
-    """An MP4 container with one H.264 stream; closes itself, after an exception too."""
+@contextlib.contextmanager
+def _target(path):
+    """What FFmpeg writes to."""
+    if not hasattr(path, "write"):
+        with written_beside(path) as temporary:
+            yield os.path.abspath(temporary)  # FFmpeg would take 12:30.mp4 for an address
+        return
+    start = path.tell()
+    try:
+        yield path
+    except BaseException:
+        path.seek(start)
+        path.truncate()
+        raise
 
-    def __init__(self, temporary, path, width, height, fps, metadata):
-        self.path = path
+
+class _Pictures:
+    """A container with one stream of pictures; closes itself, after an exception too."""
+
+    def __init__(self, target, path, width, height, fps, metadata, encoding):
+        self.path, self.encoding = path, encoding
         self.fps = Fraction(fps).limit_denominator(1001)
-        with _write_errors(path):
-            self.container = av.open(
-                str(temporary), "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}
-            )
+        options = {}
+        if encoding.container == "mp4":
+            # The index can move to the front only of a file, which is opened once more for it.
+            options["movflags"] = "use_metadata_tags" + ("+faststart" if isinstance(target, str) else "")
+        with write_errors(path):
+            self.container = av.open(target, "w", format=FORMATS[encoding.container], options=options)
             for name, value in (metadata or {}).items():
                 self.container.metadata[name] = value if isinstance(value, str) else json.dumps(value)
-            self.stream = self.container.add_stream("libx264", rate=self.fps, options=X264_OPTIONS)
-            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-            codec = self.stream.codec_context
-            codec.time_base = 1 / self.fps
-            codec.colorspace = codec.color_primaries = codec.color_trc = BT709
-            codec.color_range = LIMITED_RANGE
+            self.stream = self.container.add_stream(ENCODERS[encoding.codec], rate=self.fps, options=encoding.options)
+            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, encoding.pixel_format
+            self.stream.codec_context.time_base = 1 / self.fps
+            self._tag(self.stream.codec_context)
+
+    def _tag(self, target):
+        names = ("colorspace", "color_primaries", "color_trc", "color_range")
+        for name, value in zip(names, (*COLORS[self.encoding.color], LIMITED_RANGE)):
+            if hasattr(target, name):  # PyAV 16's frames have not all of them; its codec contexts have
+                setattr(target, name, value)
 
     def __enter__(self):
         return self
 
     def add(self, frame, position):
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.dtype == np.uint8 else "rgb48le").reformat(
+            format=self.encoding.pixel_format,
+            dst_colorspace=COLORS[self.encoding.color][0],
+            dst_color_range=LIMITED_RANGE,
         )
+        self._tag(picture)
         picture.pts, picture.time_base = position, 1 / self.fps
         self.container.mux(self.stream.encode(picture))
 
@@ -210,7 +287,7 @@ class _Mp4:
 
     def __exit__(self, kind, error, traceback):
         if kind is None:
-            with _write_errors(self.path):
+            with write_errors(self.path):
                 self.container.close()
         else:
             with contextlib.suppress(Exception):
@@ -220,15 +297,17 @@ class _Mp4:
 class _Sound:
     """The AAC stream beside the pictures, fed as far as the pictures have come."""
 
-    def __init__(self, container, audio, sample_rate):
+    def __init__(self, container, audio, sample_rate, kind):
         self.blocks = map(_as_channels, [audio] if hasattr(audio, "shape") else audio)
         self.waiting = next(self.blocks, np.zeros((1, 0), np.float32))
         self.rate = int(sample_rate)
-        self.layout = "mono" if len(self.waiting) == 1 else "stereo"
+        self.layout = LAYOUTS[len(self.waiting)]
         self.container = container
-        self.stream = container.add_stream(
-            "aac", rate=self.rate if self.rate in AAC_RATES else OTHER_RATE, layout=self.layout
-        )
+        if kind == "webm":
+            codec, rate = "libopus", OPUS_RATE
+        else:
+            codec, rate = "aac", self.rate if self.rate in AAC_RATES else OTHER_RATE
+        self.stream = container.add_stream(codec, rate=rate, layout=self.layout)
         self.position = 0
 
     def add_until(self, seconds):
@@ -293,39 +372,30 @@ class _Interpolator:
                 return frame.to_ndarray(format="rgb24")
 
 
-def _chain(first, rest):
-    yield first
-    yield from map(_as_uint8, rest)
-
-
 def _as_channels(audio):
     audio = np.atleast_2d(np.nan_to_num(np.asarray(audio, dtype=np.float32)))
-    if audio.ndim != 2 or audio.shape[0] > 2:
-        raise InputError(f"Sound of shape {audio.shape} cannot be written: one or two channels are possible.")
+    if audio.ndim != 2 or audio.shape[0] not in LAYOUTS:
+        raise InputError(f"Sound of shape {audio.shape} cannot be written: one, two or six channels are possible.")
     return np.clip(audio, -1, 1)
 
 
 def _as_uint8(frame):
+    return _as_pixels(frame, 8)
+
+
+def _as_pixels(frame, bit_depth):
+    """uint8, or uint16 for more than 8 bits, of the full range."""
     frame = np.asarray(frame)
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise InputError(f"A frame has the shape (height, width, 3), and this one {frame.shape}.")
-    if frame.dtype != np.uint8:
-        frame = (np.clip(np.nan_to_num(frame.astype(np.float32)), 0, 1) * 255).round().astype(np.uint8)
+    if bit_depth > 8:
+        if frame.dtype == np.uint8:
+            frame = frame / np.float32(255)
+        frame = (_unit(frame) * 65535).round().astype(np.uint16)
+    elif frame.dtype != np.uint8:
+        frame = (_unit(frame) * 255).round().astype(np.uint8)
     return np.ascontiguousarray(frame)
 
 
-@contextlib.contextmanager
-def _write_errors(path):
-    try:
-        yield
-    except OSError as error:  # PyAV's errors are OSErrors too where they have an errno
-        raise InputError(f"{path} cannot be written: {_reason(error)}.") from error
-
-
-def _reason(error):
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "no permission"
-    return (error.strerror or str(error)).lower()
-
+def _unit(frame):
+    return np.clip(np.nan_to_num(frame.astype(np.float32)), 0, 1)

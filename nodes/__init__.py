@@ -1,37 +1,66 @@
 """What a creator sees: ComfyUI nodes, thin faces on `dicetalk`."""
 
+import logging
+
 from comfy_api.latest import ComfyExtension
 
+from ..dicetalk import dependencies
+from ..dicetalk.errors import InputError
 from .audio import DiceTalkAudioFeatures
 from .emotion import DiceTalkEmotion
 from .emotion_bank import DiceTalkEmotionBank
 from .emotion_files import DiceTalkLoadEmotion, DiceTalkSaveEmotion, register_emotions_folder
+from .emotion_from_clip import DiceTalkEmotionFromClip, register_embedder_folders
 from .emotion_mix import DiceTalkEmotionMix
 from .emotion_timeline import DiceTalkEmotionTimeline
+from .emotion_wheel import DiceTalkEmotionWheel
 from .loader import DiceTalkLoader, register_folder
+from .paste_back import DiceTalkPasteBack
 from .portrait import DiceTalkPortrait
+from .routes import register_routes
 from .sampling import DiceTalkGuider, DiceTalkSampler
+from .video import DiceTalkVideo
 
 
 class DiceTalkExtension(ComfyExtension):
     async def on_load(self):
         register_folder()
         register_emotions_folder()
+        register_embedder_folders()
+        register_routes()
 
     async def get_node_list(self):
-        return [
+        nodes = [
             DiceTalkLoader,
             DiceTalkAudioFeatures,
             DiceTalkPortrait,
             DiceTalkEmotion,
             DiceTalkEmotionMix,
+            DiceTalkEmotionWheel,
             DiceTalkEmotionTimeline,
+            DiceTalkEmotionFromClip,
             DiceTalkEmotionBank,
             DiceTalkSaveEmotion,
             DiceTalkLoadEmotion,
             DiceTalkGuider,
             DiceTalkSampler,
+            DiceTalkVideo,
+            DiceTalkPasteBack,
         ]
+        if problem := dependencies.problem():
+            logging.warning(problem)
+            for node in nodes:
+                _refuse(node, problem)
+        return nodes
+
+
+def _refuse(node, problem):
+    """Let a node be seen and wired, and say the problem when it is run."""
+
+    def execute(cls, **inputs):
+        raise InputError(problem)
+
+    node.execute = classmethod(execute)
 
 
 async def comfy_entrypoint() -> DiceTalkExtension:

@@ -4,8 +4,10 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
 
-from ..dicetalk.audio import FPS, SAMPLE_RATE, num_frames, resample
+from ..dicetalk.audio import FPS, SAMPLE_RATE, check_rate, num_frames, resample
 from ..dicetalk.errors import InputError
+from ..dicetalk.memory import require_memory
+from .checks import require_finite
 from .types import Audio, DiceTalk, SpeechTokens
 
 
@@ -53,14 +55,27 @@ class DiceTalkAudioFeatures(io.ComfyNode):
     def execute(cls, dicetalk, audio, start, length) -> io.NodeOutput:
         if audio is None:
             raise InputError("audio is empty: the video that it comes from has no sound track. Wire another AUDIO.")
+        require_finite(start=start, length=length)
         waveform, rate = audio["waveform"], audio["sample_rate"]
         if len(waveform) != 1:
             raise InputError(f"audio holds a batch of {len(waveform)} clips, and one can be spoken: give one.")
+        if waveform.shape[-1] == 0:
+            raise InputError("audio holds no sound at all (0 samples): check the node it is from.")
+        check_rate(rate, "audio")
         first = round(start * rate)
-        piece = waveform[:, :, first : first + round(length * rate) if length > 0 else None]
+        piece = waveform[:, :, first : first + max(1, round(length * rate)) if length > 0 else None]
         if piece.shape[-1] == 0:
             seconds = waveform.shape[-1] / rate
             raise InputError(f"start is {start:g} s, but the audio lasts {seconds:.2f} s: start earlier.")
+        # The tokens; and while they are made the sound, mixed to mono, at its own rate and at Whisper's.
+        each = dicetalk.audio_token_bytes + 4 * round((rate + SAMPLE_RATE) / FPS)
+        require_memory(
+            "audio",
+            round(piece.shape[-1] / rate * FPS),
+            each,
+            comfy.model_management.get_free_memory(comfy.model_management.intermediate_device()),
+            lambda seconds: f"set length to {seconds} s at most",
+        )
         speech = resample(piece[0], rate)
         if num_frames(len(speech)) == 0:
             raise InputError(

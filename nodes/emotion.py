@@ -7,6 +7,7 @@ from ..dicetalk.emotion.options import MAX_INTENSITY, MAX_STRENGTH
 from ..dicetalk.emotion.text import Named, format_text
 from ..dicetalk.errors import InputError
 from .emotion_files import emotion_library, fingerprint, saved_emotions
+from .preview import shown_emotion
 from .types import DiceTalk, Emotion
 
 
@@ -46,13 +47,13 @@ class DiceTalkEmotion(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, emotion):
         # Looked up again, since files may have come after ComfyUI started.
-        if emotion is None or emotion in NAMES or emotion in saved_emotions():
+        if emotion is None or emotion in NAMES or emotion in list(saved_emotions()):
             return True
         return f"There is no emotion {emotion!r}: choose one of {', '.join([*NAMES, *list(saved_emotions())[:20]])}."
 
     @classmethod
     def fingerprint_inputs(cls, emotion, **_):
-        return fingerprint([emotion])
+        return fingerprint(saved_emotions() if emotion is None else [emotion])  # None: wired, not known yet
 
     @classmethod
     def execute(cls, dicetalk, emotion, intensity, variation_strength=0.0, variation_seed=0) -> io.NodeOutput:
@@ -61,7 +62,8 @@ class DiceTalkEmotion(io.ComfyNode):
         if intensity != 1:
             neutral = known_emotion(dicetalk, library, "neutral")
             value = value.with_intensity(neutral, intensity).renamed(format_text(Named(emotion, intensity)))
-        return io.NodeOutput(value.varied(variation_seed, variation_strength))
+        value = value.varied(variation_seed, variation_strength)
+        return io.NodeOutput(value, ui=shown_emotion(value, dicetalk.priors, cls))
 
 
 def variation_inputs():
@@ -97,7 +99,8 @@ def known_emotion(dicetalk, library, name):
     if name in library:
         return library[name]
     remedy = (
-        "fetch the emotions with `python -m dicetalk download --only emotions`"
+        "click Download in Load DICE-Talk, or run `python -m dicetalk download --only emotions --output "
+        f"{dicetalk.checkpoint.root}`"
         if name in NAMES
         else "save it by Save DICE-Talk Emotion"
     )

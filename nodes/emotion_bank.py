@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ..dicetalk.emotion import BankOptions, EmotionTimeline, to_text
-from ..dicetalk.emotion.bank import correlation, correlation_image, usage_image
+from ..dicetalk.emotion.bank import correlation, correlation_image, numbers_text, usage_image
 from ..dicetalk.emotion.options import DEFAULT_TOP_K, MAX_TOP_K, MODES, TEMPERATURES
 from ..dicetalk.errors import InputError
 from .emotion import known_emotion
@@ -74,6 +74,11 @@ class DiceTalkEmotionBank(io.ComfyNode):
                     tooltip="Usage of the codes by each emotion, by each head for the first, and the correlation of "
                     "the emotions' usage as it differs from neutral's.",
                 ),
+                io.String.Output(
+                    display_name="numbers",
+                    tooltip="What the heat map shows, as CSV: a table of the usage of each code, averaged and by each "
+                    "head, and below it one of the correlations.",
+                ),
             ],
         )
 
@@ -91,24 +96,27 @@ class DiceTalkEmotionBank(io.ComfyNode):
         singles = [other.with_bank(bank) for other in others if not isinstance(other, EmotionTimeline)]
         shown = list(dict.fromkeys([*own, *singles]))
         usage = dicetalk.bank_usage([*shown, neutral])
-        picture = _picture(usage[:-1], usage[-1], [to_text(each) for each in shown])
+        usage, neutral, labels = usage[:-1], usage[-1], [to_text(each) for each in shown]
+        matrix = correlation(usage.reshape(len(usage), -1), neutral.reshape(-1))
+        picture = _picture(usage, matrix, labels)
         heat_map = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None]
-        return io.NodeOutput(emotion, heat_map, ui=ui.PreviewImage(heat_map, cls=cls))
+        return io.NodeOutput(
+            emotion, heat_map, numbers_text(usage, matrix, labels), ui=ui.PreviewImage(heat_map, cls=cls)
+        )
 
 
 def _singles(emotion):
     return [key.emotion for key in emotion.keys] if isinstance(emotion, EmotionTimeline) else [emotion]
 
 
-def _picture(usage, neutral, labels):
+def _picture(usage, matrix, labels):
     """Three heat maps, one below the other.
 
     Args:
         usage: (N, heads, codes) of the emotions; the first one's heads are shown.
-        neutral: (heads, codes) of neutral, from which the correlations tell them.
+        matrix: (N, N) correlations.
         labels: N texts.
     """
-    matrix = correlation(usage.reshape(len(usage), -1), neutral.reshape(-1))
     heads = [f"head {head}" for head in range(usage.shape[1])]
     return _stacked(
         [

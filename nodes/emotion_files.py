@@ -1,6 +1,5 @@
 """DICE-Talk Save Emotion and Load Emotion, and the folder of saved emotions that other nodes look into."""
 
-import hashlib
 from pathlib import Path
 
 import folder_paths
@@ -9,6 +8,8 @@ from comfy_api.latest import io
 from ..dicetalk.emotion import EmotionLibrary, load_emotion, save_emotion, to_text
 from ..dicetalk.emotion.files import check_name, saved_names, saved_path
 from ..dicetalk.errors import InputError
+from ..dicetalk.files import sha256_of
+from .preview import shown_saved
 from .types import Emotion
 
 FOLDER = "dicetalk_emotions"
@@ -42,7 +43,7 @@ def emotion_library(dicetalk):
 def fingerprint(names):
     """Name → SHA-256 of the file for those among the names that are saved: differs once one is saved anew."""
     files = saved_emotions()
-    return {name: hashlib.sha256(files[name].read_bytes()).hexdigest() for name in names if name in files}
+    return {name: sha256_of(files[name]) for name in names if name in files}
 
 
 def validated(check, value):
@@ -91,6 +92,10 @@ class DiceTalkSaveEmotion(io.ComfyNode):
         return validated(check_name, name)
 
     @classmethod
+    def fingerprint_inputs(cls, name, **_):
+        return fingerprint(saved_emotions() if name is None else [name])  # so that a file that is gone is saved again
+
+    @classmethod
     def execute(cls, emotion, name, overwrite) -> io.NodeOutput:
         try:
             path = saved_path(emotion_folders()[0], name)
@@ -102,7 +107,7 @@ class DiceTalkSaveEmotion(io.ComfyNode):
             )
         saved = emotion.renamed(name, emotion.provenance or to_text(emotion)[:_LONGEST_PROVENANCE])
         save_emotion(saved, path)
-        return io.NodeOutput(saved)
+        return io.NodeOutput(saved, ui=shown_saved(saved, cls))
 
 
 class DiceTalkLoadEmotion(io.ComfyNode):
@@ -128,18 +133,19 @@ class DiceTalkLoadEmotion(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name):
         # Looked up again, since files may have come after ComfyUI started.
-        return name is None or name in saved_emotions() or _no_such(name)
+        return name is None or name in list(saved_emotions()) or _no_such(name)
 
     @classmethod
     def fingerprint_inputs(cls, name):
-        return fingerprint([name])
+        return fingerprint(saved_emotions() if name is None else [name])  # None: wired, not known yet
 
     @classmethod
     def execute(cls, name) -> io.NodeOutput:
         files = saved_emotions()
         if name not in files:
             raise InputError(f"name: {_no_such(name)}")
-        return io.NodeOutput(load_emotion(files[name]).renamed(name))
+        emotion = load_emotion(files[name]).renamed(name)
+        return io.NodeOutput(emotion, ui=shown_saved(emotion, cls))
 
 
 def _no_such(name):

@@ -6,10 +6,12 @@ from comfy_api.latest import io
 
 from ..dicetalk.emotion import EmotionTimeline, mix, to_text
 from ..dicetalk.emotion.options import METHODS
+from ..dicetalk.emotion.picture import mix_picture
 from ..dicetalk.emotion.text import format_number
 from ..dicetalk.errors import InputError
 from .emotion import variation_inputs
 from .emotion_files import validated
+from .preview import shown
 from .types import Emotion
 
 # What an emotion input is called when there are several; the timeline's text names them so.
@@ -76,7 +78,9 @@ class DiceTalkEmotionMix(io.ComfyNode):
         mixed = mix(emotions.values(), numbers, method)
         if not mixed.name:
             mixed = mixed.renamed(_name(emotions.values(), numbers, method))
-        return io.NodeOutput(mixed.varied(variation_seed, variation_strength))
+        mixed = mixed.varied(variation_seed, variation_strength)
+        labels = [to_text(emotion) for emotion in emotions.values()]
+        return io.NodeOutput(mixed, ui=shown(mix_picture(labels, numbers, to_text(mixed)), cls))
 
 
 def read_weights(text):

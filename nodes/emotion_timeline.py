@@ -11,6 +11,7 @@ from ..dicetalk.emotion.text import Timed
 from ..dicetalk.errors import InputError
 from .emotion_files import emotion_library, fingerprint, saved_emotions, validated
 from .emotion_mix import INPUT_NAMES
+from .preview import shown_emotion
 from .types import DiceTalk, Emotion
 
 _AS_WRITTEN = "as written"
@@ -23,8 +24,8 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
             node_id="DiceTalkEmotionTimeline",
             display_name="DICE-Talk Emotion Timeline",
             category="DICE-Talk",
-            description="Emotions placed in time, written as text. The first is held before its time, the last after "
-            "its own. Without times, the text is one emotion for the whole clip.",
+            description="Emotions placed in time, in the editor or as text. The first is held before its time, the "
+            "last after its own. Without times, the text is one emotion for the whole clip.",
             search_aliases=["emotion keyframes", "emotion schedule", "change emotion over time", "emotion curve"],
             inputs=[
                 DiceTalk.Input(
@@ -69,7 +70,8 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, timeline, **_):
-        return fingerprint(name for name in saved_emotions() if name in (timeline or ""))
+        # None: wired, not known yet
+        return fingerprint(name for name in saved_emotions() if timeline is None or name in timeline)
 
     @classmethod
     def execute(cls, dicetalk, timeline, easing, emotions=None) -> io.NodeOutput:
@@ -78,6 +80,7 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
             tree = parse_text(timeline, known)
             if isinstance(tree, Timed) and easing != _AS_WRITTEN:
                 tree = replace(tree, keys=tuple(replace(key, easing=easing) for key in tree.keys))
-            return io.NodeOutput(resolve(tree, known, timeline))
+            emotion = resolve(tree, known, timeline)
         except InputError as error:
             raise InputError(f"timeline: {error}") from None
+        return io.NodeOutput(emotion, ui=shown_emotion(emotion, dicetalk.priors, cls))

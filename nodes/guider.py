@@ -11,6 +11,7 @@ import comfy.samplers
 import torch
 
 from ..dicetalk.errors import InputError
+from ..dicetalk.memory import Economy, is_out_of_memory, too_large
 from ..dicetalk.sampling import (
     BRANCHES,
     CONDITIONAL,
@@ -19,15 +20,19 @@ from ..dicetalk.sampling import (
     Conditions,
     guide,
     needed_branches,
+    plan_with_smaller,
+    require_finite_latents,
     scales_at,
     window_plan,
-    windows,
 )
 from .model import DiceTalkModel, Shared
 
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
 # One model call a step, at the step's own sigma; frames meet only inside the model. Then no window goes to waste.
 _SINGLE_EVALUATION = {"sample_euler", "sample_euler_ancestral", "sample_dpmpp_2m", "sample_ddpm", "sample_lcm"}
+# Tensors of the clip's latents on the device at a time: x, its derivative, what is summed up … Counted in ComfyUI's
+# code, for want of a GPU to measure on.
+_CLIP_COPIES = 8
 _TWO_WAY_ONLY = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_calc_cond_batch_function")
 
 
@@ -65,6 +70,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         reference_scale, emotion_scale: strengths of the two guidances.
         overlap, shift: of the windows, in frames.
         guidance_interval: lowest and highest sigma that are guided, None for all; see `dicetalk.sampling.scales_at`.
+        smaller_windows: whether windows may become shorter when memory runs out; see `dicetalk.memory.Economy`.
 
     Raises:
         InputError: the MODEL is another kind of model.
@@ -79,6 +85,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         overlap=0,
         shift=7,
         guidance_interval=None,
+        smaller_windows=False,
     ):
         if not isinstance(model_patcher.model, DiceTalkModel):
             kind = type(model_patcher.model).__name__
@@ -88,6 +95,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self.reference_scale, self.emotion_scale = reference_scale, emotion_scale
         self.overlap, self.shift = overlap, shift
         self.guidance_interval = guidance_interval
+        self.smaller_windows = smaller_windows
         self.cfg = emotion_scale
         self.uuid = uuid.uuid4()
         self.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
@@ -110,16 +118,24 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
 
         Returns:
             (N, 4, h, w) unscaled.
+
+        Raises:
+            InputError: a LATENT of another length or size; memory ran out, and nothing helped; or what came out is not
+                finite.
         """
         frames = self.conditions.num_frames
         self._check_latent(latent_image, frames)
         portrait = self.conditions.image_latent.to(latent_image).expand(WINDOW, -1, -1, -1)
         if denoise_mask is not None and len(denoise_mask) == frames:
             denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(WINDOW, 0)])
-        for name in _TWO_WAY_ONLY:
-            if self.model_options.get(name):
-                logging.warning("%s on the MODEL has no effect on DICE-Talk's three-way guidance.", name)
-        self._plan = self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)
+        self._check_model_options()
+        self._plans = {WINDOW: self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)}
+        self._economy = Economy(
+            WINDOW,
+            self.smaller_windows,
+            comfy.model_management.soft_empty_cache,
+            lambda error: comfy.model_management.is_oom(error) or is_out_of_memory(error),
+        )
 
         def report(step, x0, x, total_steps):
             return callback(step, x0[:frames], x[:frames], total_steps)
@@ -134,12 +150,13 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             disable_pbar,
             seed,
         )
+        require_finite_latents(samples, "weight_dtype of Load DICE-Talk", "reference_scale and emotion_scale")
         return samples[:frames]
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         """The guided, denoised latents (N + 25, 4, h, w) at the sigmas `timestep` (N + 25,)."""
         sigmas = model_options["transformer_options"]["sample_sigmas"].tolist()
-        self._windows = self._plan[step_index(sigmas, float(timestep[0]))]
+        self._step = step_index(sigmas, float(timestep[0]))
         wrappers = comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True)
         executor = comfy.patcher_extension.WrapperExecutor.new_executor(self._predict, wrappers)
         denoised, *two_way = executor.execute(self.inner_model, [], x, timestep, model_options)
@@ -164,23 +181,61 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         """The clip's guided prediction; and its conditional and unconditional ones, if a function asks for them."""
         options = comfy.model_patcher.create_model_options_clone(model_options)
         options["transformer_options"].get("wrappers", {}).pop(_CALC_COND_BATCH, None)
+        options.pop("context_handler", None)  # the windows are the method's own
         two_way = bool(model_options.get("sampler_post_cfg_function"))
         scales = scales_at(float(timestep[0]), self.reference_scale, self.emotion_scale, self.guidance_interval)
         branches = BRANCHES if two_way else needed_branches(*scales)
 
+        judge = [self._row_uuid(branches[-1], 0)]
+        return self._economy.attempt(
+            self._too_large, self._predict_windows, model, x, timestep, options, branches, scales, two_way, judge
+        )
+
+    def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge):
         sums, count = [torch.zeros_like(x) for _ in range(3 if two_way else 1)], x.new_zeros(len(x), 1, 1, 1)
-        for number, frames in enumerate(self._windows):
-            _let_easycache_judge_by(None if number else self._row_uuid(branches[-1], 0), options)
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            conds = [self._conds(branch, frames, x.device) for branch in branches]
-            parts = comfy.samplers.calc_cond_batch(model, conds, x[frames], timestep[frames], options)
-            parts = dict(zip(branches, parts))
+        for frames in self._windows:
+            # The row is used up at the first attempt: at a second one EasyCache would find that nothing has changed.
+            _let_easycache_judge_by(judge.pop() if judge else None, options)
+            parts = self._denoise(model, x[frames], timestep[frames], frames, branches, options)
             sums[0][frames] += guide(parts, *scales)
             if two_way:
                 sums[1][frames] += parts[CONDITIONAL]
                 sums[2][frames] += parts[UNCONDITIONAL]
             count[frames] += 1
-        return [total / count.clamp(min=1) for total in sums]
+        return [total.div_(count.clamp(min=1)) for total in sums]
+
+    def _denoise(self, model, x, timestep, frames, branches, options):
+        """Each branch's prediction for a window: ComfyUI batches them as memory allows, or one after the other."""
+        parts = {}
+        # ComfyUI begins with the last.
+        for group in [branches] if self._economy.together else [(branch,) for branch in reversed(branches)]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            conds = [self._conds(branch, frames, x.device) for branch in group]
+            parts |= zip(group, comfy.samplers.calc_cond_batch(model, conds, x, timestep, options))
+        return parts
+
+    @property
+    def _windows(self):
+        """The windows of the step at hand."""
+        size = self._economy.window
+        if size not in self._plans:
+            frames, steps = self.conditions.num_frames, len(self._plans[WINDOW])
+            self._plans[size] = plan_with_smaller(frames, steps, size, overlap=self.overlap, shift=self.shift)
+        return self._plans[size][self._step]
+
+    def _too_large(self):
+        frames, (height, width) = self._economy.window, self.conditions.image_latent.shape[2:]
+        device = self.model_patcher.load_device
+        return too_large(
+            device,
+            8 * width,
+            8 * height,
+            frames,
+            self.inner_model.memory_required([frames, 4, height, width]),
+            comfy.model_management.get_free_memory(device),
+            lambda side: f"set short_side of DICE-Talk Portrait to {side}",
+            None if self.smaller_windows else "switch on smaller_windows, which changes the result",
+        )
 
     def _row_uuid(self, branch, frame):
         return self.uuid, branch, frame
@@ -202,9 +257,28 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
 
     def _window_plan(self, frames, steps, sampler):
         name = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
-        if name in _SINGLE_EVALUATION:
+        if name in _SINGLE_EVALUATION and not self.smaller_windows:
             return window_plan(frames, steps, overlap=self.overlap, shift=self.shift)
-        return [windows(frames + WINDOW, step, overlap=self.overlap, shift=self.shift) for step in range(steps)]
+        return plan_with_smaller(frames, steps, WINDOW, overlap=self.overlap, shift=self.shift)
+
+    def _check_model_options(self):
+        inside = self.model_options.get("transformer_options", {})
+        if inside.get("patches_replace"):
+            raise InputError(
+                "A node on the MODEL replaces attention inside the UNet (as Self-Attention Guidance does), which "
+                "DICE-Talk's UNet has no place for: remove it."
+            )
+        if inside.get("patches"):
+            logging.warning(
+                "Patches inside the UNet (as those of Token Merging, HyperTile and Kohya Deep Shrink) have no effect "
+                "on DICE-Talk's: %s.",
+                ", ".join(inside["patches"]),
+            )
+        for name in _TWO_WAY_ONLY:
+            if self.model_options.get(name):
+                logging.warning("%s on the MODEL has no effect on DICE-Talk's three-way guidance.", name)
+        if self.model_options.get("context_handler"):
+            logging.warning("Context windows on the MODEL have no effect: DICE-Talk has windows of its own.")
 
     def _check_latent(self, latent, frames):
         portrait = self.conditions.image_latent
@@ -238,20 +312,25 @@ def _let_easycache_judge_by(row, model_options):
 
 
 def _prepare_for(rows):
-    """Plan memory for `rows` latents at once; ComfyUI itself plans for twice the clip."""
+    """Plan memory for `rows` latents at once, and for the clip's own; ComfyUI itself plans for twice the clip."""
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
-        return executor(model, [math.ceil(rows / 2), *noise_shape[1:]], conds, *args, **kwargs)
+        one = model.model.memory_required([1, *noise_shape[1:]])
+        cached = rows // WINDOW if "easycache" in model.model_options.get("transformer_options", {}) else 0
+        clip = (_CLIP_COPIES + cached) * 4 * math.prod([noise_shape[0] + WINDOW, *noise_shape[1:]])
+        return executor(model, [math.ceil((rows + clip / one) / 2), *noise_shape[1:]], conds, *args, **kwargs)
 
     return prepare
 
 
 def _with_extra_noise(noise, frames, seed):
-    """Noise for one window more; it continues what ComfyUI drew for this seed, and is zero where noise is off."""
+    """Noise for one window more, which continues what ComfyUI drew for this seed.
+
+    Where noise is off, because the latent has the noise of earlier steps in it, the extra window, which is not in the
+    latent, needs its own all the same.
+    """
     if len(noise) == frames + WINDOW:
         return noise
-    extra = torch.zeros(WINDOW, *noise.shape[1:])
-    if noise.any():
-        generator = torch.Generator().manual_seed(seed or 0)
-        extra = torch.randn(frames + WINDOW, *noise.shape[1:], generator=generator)[frames:]
+    generator = torch.Generator().manual_seed(seed or 0)
+    extra = torch.randn(frames + WINDOW, *noise.shape[1:], generator=generator)[frames:]
     return torch.cat([noise, extra.to(noise)])

@@ -47,7 +47,7 @@ class DiceTalkLoader(io.ComfyNode):
                     "checkpoint",
                     options=names,
                     tooltip="A folder in models/dicetalk that holds DICE-Talk/unet.pth (or .safetensors), its other "
-                    "parts, whisper-tiny and emotions. `python -m dicetalk download` fetches them.",
+                    "parts, whisper-tiny and emotions. The Download button in the node fetches what is missing.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -68,13 +68,25 @@ class DiceTalkLoader(io.ComfyNode):
     def validate_inputs(cls, checkpoint):
         # Looked up again, since files may have come after ComfyUI started. None is a wired input, not known yet.
         names = find_checkpoints(checkpoint_roots())
-        if checkpoint is None or checkpoint in names:
+        if checkpoint is None or checkpoint in list(names):
             return True
-        found = f"found are {', '.join(names)}" if names else "none is there"
+        missing = f"There is no DICE-Talk checkpoint {checkpoint!r} in {checkpoint_roots()[0]}"
+        others = f"choose {' or '.join(names)}" if names else "there is none at all"
         return (
-            f"The DICE-Talk checkpoint {checkpoint!r} is not in {checkpoint_roots()[0]} ({found}): put DICE-Talk/, "
-            "whisper-tiny/ and emotions/ there, or fetch them with `python -m dicetalk download`."
+            f"{missing}: {others}; or put DICE-Talk/, whisper-tiny/ and emotions/ there, click Download in the node, "
+            "or run `python -m dicetalk download`."
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint, **_):
+        """Differs once a file of the checkpoint came, went or changed, as after a download."""
+        found = find_checkpoints(checkpoint_roots()).get(checkpoint)
+        if found is None:
+            return []
+        folders = [folder for folder in (found.whisper, found.emotions) if folder]
+        files = [*found.files.values(), *(path for folder in folders for path in sorted(folder.iterdir()))]
+        stats = [(str(path), path.stat()) for path in files if path.is_file()]
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
     @classmethod
     def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:

@@ -1,7 +1,11 @@
 """DICE-Talk's UNet as one of ComfyUI's own models."""
 
+import functools
+import math
+
 import comfy.conds
 import comfy.latent_formats
+import comfy.lora
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -10,6 +14,7 @@ import comfy.supported_models_base
 import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from diffusers.models.resnet import AlphaBlender
 
 from ..dicetalk.checkpoints import fitted_part, read_state_dict
 from ..dicetalk.errors import InputError
@@ -18,7 +23,7 @@ from .operations import use_operations
 
 # How ComfyUI's Save Model names things.
 _SAVED_PREFIX = "model.diffusion_model."
-_SAVED_SETTINGS = "edm_vpred."
+_SAVED_SETTINGS = {"edm_vpred.sigma_max": "sigma_max", "edm_vpred.sigma_min": "sigma_min"}
 
 
 class Shared(comfy.conds.CONDConstant):
@@ -35,6 +40,14 @@ class PerBranch(comfy.conds.CONDRegular):
         return self
 
 
+class Blender(AlphaBlender):
+    """Blends wherever ComfyUI has put the blend factor, which a partly loaded model may have left behind."""
+
+    def get_alpha(self, image_only_indicator, ndims):
+        here = image_only_indicator.to(self.mix_factor.device)
+        return super().get_alpha(here, ndims).to(image_only_indicator.device)
+
+
 class NativeUNet(DiceTalkUNet):
     """The UNet, made of ComfyUI's operations and called the way ComfyUI calls a diffusion model.
 
@@ -49,7 +62,8 @@ class NativeUNet(DiceTalkUNet):
         self.dtype = dtype
         use_operations(self, operations, device, dtype)
         for module in self.modules():
-            if "mix_factor" in module._parameters:
+            if isinstance(module, AlphaBlender):
+                module.__class__ = Blender
                 module.mix_factor = torch.nn.Parameter(torch.empty(1, device=device, dtype=torch.float32))
 
     def forward(self, x, timesteps, context=None, control=None, transformer_options={}, **kwargs):
@@ -80,7 +94,7 @@ class NativeUNet(DiceTalkUNet):
             return optimized_attention(query, key, value, heads, transformer_options=transformer_options)
 
         batch, frames = audio_tokens.shape[:2]
-        return super().forward(
+        (predicted,) = super().forward(
             x.unflatten(0, (batch, frames)),
             timesteps.unflatten(0, (batch, frames))[:, 0],
             encoder_hidden_states=clip_embeds,
@@ -91,16 +105,12 @@ class NativeUNet(DiceTalkUNet):
             face_mask=face_mask,
             attention=attention,
             return_dict=False,
-        )[0].flatten(0, 1)
+        )
+        return predicted.flatten(0, 1)
 
 
 class DiceTalkModel(comfy.model_base.BaseModel):
-    """EDM v-prediction over SVD's latents, sigma 0.002 to 700.
-
-    LoRA files name a layer as diffusers does, behind one of the prefixes that ComfyUI takes for any model:
-    `diffusion_model.down_blocks.0…to_q` with the endings of diffusers or PEFT, or `lora_unet_down_blocks_0_…_to_q` with
-    kohya's. ComfyUI has no place where a model could add another prefix, such as `unet.`.
-    """
+    """EDM v-prediction over SVD's latents, sigma 0.002 to 700."""
 
     def __init__(self, model_config, device=None):
         super().__init__(
@@ -139,6 +149,30 @@ class DiceTalkModelConfig(comfy.supported_models_base.BASE):
 
     def get_model(self, state_dict, prefix="", device=None):
         return DiceTalkModel(self, device=device)
+
+
+def _with_diffusers_names(model_lora_keys_unet):
+    """ComfyUI's list of the names that a LoRA may give to layers, with those of diffusers for this model.
+
+    ComfyUI takes `lora_unet_down_blocks_0_…_to_q` (kohya) and `diffusion_model.down_blocks.0…to_q` for any model, but
+    diffusers' own names only for the models in a table of its own, and has no place where another model could add some.
+    """
+
+    @functools.wraps(model_lora_keys_unet)
+    def with_diffusers_names(model, key_map={}):
+        key_map = model_lora_keys_unet(model, key_map)
+        if isinstance(model, DiceTalkModel):
+            for key in model.diffusion_model.state_dict():
+                layer = key.removesuffix(".weight")
+                of_processor = layer.replace(".to_out.0", ".to_out").replace(".to_", ".processor.to_")  # older releases
+                for name in (layer, layer if ".processor." in layer else of_processor):
+                    key_map |= {name: f"diffusion_model.{key}", f"unet.{name}": f"diffusion_model.{key}"}
+        return key_map
+
+    return with_diffusers_names
+
+
+comfy.lora.model_lora_keys_unet = _with_diffusers_names(comfy.lora.model_lora_keys_unet)
 
 
 def load_unet(path, model_options={}, disable_dynamic=False):
@@ -188,9 +222,15 @@ def load_unet(path, model_options={}, disable_dynamic=False):
 def _read_unet(path):
     """Tensors by the UNet's names, and the sampling settings that ComfyUI's Save Model writes beside them."""
     tensors = read_state_dict(path, "unet")
-    settings = {
-        name.removeprefix(_SAVED_SETTINGS): float(tensors.pop(name))
-        for name in list(tensors)
-        if name.startswith(_SAVED_SETTINGS)
-    }
+    settings = {}
+    for name in _SAVED_SETTINGS.keys() & tensors.keys():
+        tensor = tensors.pop(name)
+        settings[_SAVED_SETTINGS[name]] = value = (
+            float(tensor) if tensor.numel() == 1 and tensor.is_floating_point() else math.nan
+        )
+        if not 0 < value < math.inf:
+            raise InputError(
+                f"{path} holds a setting {name} that is not one positive number: save the model again with Save Model, "
+                "or take the published file."
+            )
     return {name.removeprefix(_SAVED_PREFIX): tensor for name, tensor in tensors.items()}, settings

@@ -7,10 +7,11 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ..dicetalk.audio import audio_features, load_whisper_encoder
+from ..dicetalk.audio import feature_windows, load_whisper_encoder, num_frames
 from ..dicetalk.checkpoints import Checkpoint, fitted_part, read_state_dict
 from ..dicetalk.emotion import bank_options, emotion_tokens
 from ..dicetalk.emotion.bank import usage
+from ..dicetalk.memory import gathered
 from ..dicetalk.priors import load_priors
 from .operations import use_operations
 
@@ -36,6 +37,12 @@ class DiceTalkParts:
         """Name → Emotion."""
         return load_priors(self.checkpoint.folder("emotions"))
 
+    @property
+    def audio_token_bytes(self):
+        """Of the speech tokens of one frame."""
+        projection = self._audio_linear.model.part
+        return 4 * projection.tokens * projection.dim
+
     def audio_tokens(self, waveform, on_chunk):
         """Speech → what the UNet hears.
 
@@ -46,15 +53,23 @@ class DiceTalkParts:
         Returns:
             (frames, tokens, dim) and (1, tokens, dim) unconditional tokens, float32 on the intermediate device.
         """
-        device, whisper = _use(self._whisper)
-        windows = audio_features(whisper, waveform, on_chunk, device=device, dtype=torch.float32)
-        device, project = _use(self._audio_linear)
         keep = comfy.model_management.intermediate_device()
-        tokens = []
-        for batch in windows.split(_FRAMES_AT_ONCE):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            tokens.append(project(batch.to(device)).to(keep))
-        return torch.cat(tokens), project.unconditional(device, torch.float32).to(keep)
+        device, whisper = _use(self._whisper)
+
+        def before_chunk(done, total):
+            on_chunk(done, total)
+            _use(self._whisper)  # which may have had to make room for the projection
+
+        def projected():
+            for windows in feature_windows(whisper, waveform, before_chunk, device, torch.float32):
+                _, project = _use(self._audio_linear)
+                for batch in windows.split(_FRAMES_AT_ONCE):
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    yield project(batch.to(device)).to(keep)
+
+        tokens = gathered(projected(), num_frames(len(waveform)))
+        device, project = _use(self._audio_linear)
+        return tokens, project.unconditional(device, torch.float32).to(keep)
 
     def emotion_tokens(self, emotion, num_frames):
         """(1 or num_frames, tokens, dim) and (1, tokens, dim) unconditional, float32 on the intermediate device."""
@@ -79,8 +94,16 @@ class DiceTalkParts:
 
 
 def _use(patcher):
+    """The device that a part computes on, and the part, loaded."""
+    device = patcher.load_device
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-    return patcher.load_device, patcher.model.part
+    # With --novram all weights stay where they are; only ComfyUI's own layers then fetch theirs when they are used.
+    for module in patcher.model.modules():
+        if not hasattr(module, "comfy_cast_weights"):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.device != device:
+                    setattr(module, name, torch.nn.Parameter(parameter.to(device), requires_grad=False))
+    return device, patcher.model.part
 
 
 class DiceTalkPart(torch.nn.Module):
@@ -93,7 +116,7 @@ class DiceTalkPart(torch.nn.Module):
 
 def _patcher(part):
     comfy.model_management.archive_model_dtypes(part)
-    return comfy.model_patcher.ModelPatcher(
+    return comfy.model_patcher.CoreModelPatcher(
         DiceTalkPart(part),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),

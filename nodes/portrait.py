@@ -2,15 +2,19 @@
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
-from PIL import Image
+from comfy_api.latest import io
+from PIL import Image, ImageDraw
 
 from ..dicetalk.errors import InputError
 from ..dicetalk.portrait import prepare_portrait
+from .checks import require_picture
+from .preview import shown
 from .types import EncodedPortrait, Portrait
 
 _LATENT_CHANNELS = 4
 _CLIP_WIDTH = 1024
+_PREVIEW_SIDE = 512
+_CROP_COLOUR, _MASK_COLOUR = (255, 255, 255), (86, 180, 233)
 
 
 class DiceTalkPortrait(io.ComfyNode):
@@ -72,21 +76,22 @@ class DiceTalkPortrait(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, clip_vision, vae, short_side, crop, margin, bboxes=None, mask=None) -> io.NodeOutput:
+        image = _first_in_colour(image)
         box = None if mask is not None else largest_box(bboxes)
         if mask is not None:
             mask = _mask_for(mask, image)
-        prepared = prepare_portrait(_to_pil(image), box, short_side, crop, margin, mask)
+        picture = _to_pil(image)
+        prepared = prepare_portrait(picture, box, short_side, crop, margin, mask)
         pixels = _to_image(prepared.image)
         face_mask = torch.from_numpy(prepared.face_mask)
         portrait = EncodedPortrait(
             prepared=prepared,
-            original=image[:1, :, :, :3],
+            original=image,
             latent=_encode_latent(vae, pixels),
             clip_embeds=_encode_clip(clip_vision, prepared.image),
             face_mask=face_mask[None, None],
         )
-        preview = pixels * (0.35 + 0.65 * face_mask[None, :, :, None])
-        return io.NodeOutput(portrait, pixels, face_mask[None], ui=ui.PreviewImage(preview, cls=cls))
+        return io.NodeOutput(portrait, pixels, face_mask[None], ui=shown(_preview(picture, prepared), cls))
 
 
 def largest_box(boxes):
@@ -108,23 +113,53 @@ def largest_box(boxes):
     try:
         box = max(boxes, key=lambda each: each["width"] * each["height"])
         return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, OverflowError):
         raise InputError("bboxes does not hold boxes of x, y, width and height: connect a BOUNDING_BOX.") from None
 
 
-def _to_pil(image):
-    if not torch.isfinite(image[0]).all():
+def _first_in_colour(image):
+    """(1, height, width, 3): the first picture, without alpha, of one channel or of three."""
+    require_picture(image, "image")
+    image = image[:1, :, :, :3].expand(-1, -1, -1, 3)
+    if not torch.isfinite(image).all():
         raise InputError("image holds values that are not finite numbers (NaN or infinity): check the node it is from.")
-    return Image.fromarray((image[0, :, :, :3].cpu().float().clamp(0, 1).numpy() * 255).round().astype(np.uint8))
+    return image
+
+
+def _to_pil(image):
+    return Image.fromarray((image[0].cpu().float().clamp(0, 1).numpy() * 255).round().astype(np.uint8))
 
 
 def _to_image(picture):
     return torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None]
 
 
+def _preview(picture, prepared):
+    """The given picture, darkened outside the crop, with the crop's frame and the face mask's outline."""
+    scale = min(1.0, _PREVIEW_SIDE / max(picture.size))
+    small = picture.resize([max(1, round(scale * side)) for side in picture.size], Image.Resampling.BOX)
+    left, top, right, bottom = (round(scale * edge) for edge in prepared.crop_box)
+    size = max(1, right - left), max(1, bottom - top)
+    mask = Image.new("L", small.size)
+    mask.paste(Image.fromarray(np.uint8(255 * prepared.face_mask)).resize(size, Image.Resampling.BILINEAR), (left, top))
+    inside = np.zeros((small.height, small.width), bool)
+    inside[top : top + size[1], left : left + size[0]] = True
+    face = np.asarray(mask) >= 128
+    grown = np.pad(face, 2)
+    around = np.logical_or.reduce([np.roll(grown, shift, axis) for shift in (-2, -1, 1, 2) for axis in (0, 1)])
+    shade = np.where(face, 1.0, np.where(inside, 0.6, 0.25))[..., None]
+    pixels = np.asarray(small) * shade
+    pixels[around[2:-2, 2:-2] & ~face] = _MASK_COLOUR
+    shown_picture = Image.fromarray(pixels.astype(np.uint8))
+    ImageDraw.Draw(shown_picture).rectangle(
+        (left, top, left + size[0] - 1, top + size[1] - 1), outline=_CROP_COLOUR, width=2
+    )
+    return shown_picture
+
+
 def _mask_for(mask, image):
     """The first mask as an array, at the picture's size."""
-    if mask.shape[-2:] != image.shape[1:3]:
+    if mask.shape[-2:] != image.shape[1:3] or mask.numel() == 0:
         size = f"{mask.shape[-1]}×{mask.shape[-2]}"
         raise InputError(
             f"mask is {size} pixels and the image {image.shape[2]}×{image.shape[1]}: give a mask of the image's size."

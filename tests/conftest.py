@@ -1,9 +1,16 @@
 """Fixtures that several test modules share."""
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
-settings.register_profile("same", derandomize=True)  # the same examples every time: a failure is the change's own
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples every time: a failure is the change's own, and not a busy machine's.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("deep", max_examples=10_000, deadline=None)  # by hand: --hypothesis-profile=deep
 settings.load_profile("same")
 
 
@@ -15,3 +22,32 @@ def tiny_checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     write_tiny_checkpoint(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def comfyui():
+    """ComfyUI's folder. Without one in $COMFYUI_PATH the tests that need it are skipped."""
+    folder = Path(os.environ.get("COMFYUI_PATH") or "nowhere")
+    if not (folder / "main.py").is_file():
+        pytest.skip("no ComfyUI found: set COMFYUI_PATH to a ComfyUI folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, tiny_checkpoint, comfyui):
+    """A running ComfyUI with the tiny checkpoint, a VAE and a CLIP vision tower of random weights, and the examples."""
+    from comfy_server import furnished
+
+    server = furnished(comfyui, ROOT, tmp_path_factory.mktemp("comfyui"), tiny_checkpoint)
+    yield server
+    server.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Add the end of the server's log to the report of a failed test."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("server")
+    if report.failed and hasattr(server, "log_tail"):
+        report.sections.append(("end of ComfyUI's log", server.log_tail()))
+    return report

@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import save_file
 
 from dicetalk import audio
-from dicetalk.audio import AudioProjection, audio_features, load_whisper_encoder, num_frames, resample
+from dicetalk.audio import (
+    AudioProjection,
+    audio_features,
+    feature_windows,
+    load_whisper_encoder,
+    num_frames,
+    resample,
+)
 from dicetalk.errors import InputError
 
 
@@ -275,3 +282,11 @@ def test_projection_names_features_of_another_whisper():
 
 def test_the_names_in_the_module_agree():
     assert audio.SAMPLE_RATE / audio.FPS == audio.SAMPLES_PER_FRAME
+
+
+def test_pieces_are_the_whole_and_hold_no_more_than_their_30_seconds(encoder):
+    waveform = noise(65 * 16000)
+    pieces = list(feature_windows(encoder, waveform))
+    assert [len(piece) for piece in pieces] == [374, 375, 63]
+    assert torch.equal(torch.cat(pieces), audio_features(encoder, waveform))
+    assert max(piece.untyped_storage().nbytes() for piece in pieces) <= 4 * 5 * 8 * (1500 + 10)

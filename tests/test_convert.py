@@ -151,13 +151,24 @@ def test_something_unreadable_in_the_way_is_not_replaced(source):
         converted(resolve_checkpoint(source))
 
 
-def test_a_wrong_part_is_refused_and_nothing_is_written_for_it(source):
+def test_a_wrong_part_is_refused_and_nothing_is_written(source):
     shutil.copy(source / "DICE-Talk" / "pose_guider.pth", source / "DICE-Talk" / "emo_model.pth")
     with pytest.raises(
         InputError, match="emo_model.pth, taken for DICE-Talk's emotion model, is DICE-Talk's pose guider"
     ):
         converted(resolve_checkpoint(source))
-    assert not (source / "DICE-Talk" / "emo_model.safetensors").exists()
+    assert not list((source / "DICE-Talk").glob("*.safetensors"))
+
+
+def test_a_type_that_safetensors_lacks_is_told_before_anything_is_written(source):
+    path = source / "DICE-Talk" / "emo_model.pth"
+    tensors = torch.load(path, weights_only=True)
+    name = next(iter(tensors))
+    torch.save({**tensors, name: tensors[name].to(torch.float8_e4m3fnuz)}, path)
+    with pytest.raises(InputError, match="emo_model.pth holds numbers of the type float8_e4m3fnuz.*--dtype float16"):
+        converted(resolve_checkpoint(source))
+    assert not list((source / "DICE-Talk").glob("*safetensors*"))
+    assert converted(resolve_checkpoint(source), dtype="float16")["emo_model.safetensors"]
 
 
 def test_a_missing_part_is_named(source):

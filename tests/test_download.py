@@ -3,131 +3,43 @@
 import argparse
 import functools
 import hashlib
-import http.server
-import json
+import os
 import shutil
+import signal
+import socketserver
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
+from hub import UNET, Hub, serving
 
 from dicetalk import download
 from dicetalk.checkpoints import resolve_checkpoint
 from dicetalk.commands import download as command
-from dicetalk.download import HUB_FILES, PRIOR_SHA256, PRIOR_SIZE, describe, fetch, plan_download
+from dicetalk.download import PRIOR_SHA256, PRIOR_SIZE, describe, fetch, plan_download
 from dicetalk.errors import InputError
 
+ROOT = Path(__file__).parents[1]
 SVD = "stabilityai/stable-video-diffusion-img2vid-xt"
-UNET = bytes(range(256)) * 2000
-
-
-def git_id(data):
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-class Hub:
-    """What the server holds and how it behaves; `requests` are the paths and Range headers that it was asked for."""
-
-    def __init__(self):
-        self.repositories = {
-            repository: {name: f"{repository} {name}".encode() * 50 for name in names}
-            for repository, names in HUB_FILES.values()
-        }
-        self.repositories["EEEELY/DICE-Talk"]["unet.pth"] = UNET
-        self.repositories["EEEELY/DICE-Talk"]["README.md"] = b"about"
-        self.priors = {name: name.encode().ljust(PRIOR_SIZE, b".") for name in PRIOR_SHA256}
-        self.gated = set()
-        self.cuts = []  # how many bytes each of the next answers gives before the connection drops
-        self.requests = []
-
-    def info(self, repository):
-        siblings = []
-        for name, data in self.repositories[repository].items():
-            entry = {"rfilename": name, "size": len(data), "blobId": git_id(data)}
-            if not name.endswith((".json", ".md")):
-                entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-            siblings.append(entry)
-        return {
-            "id": repository,
-            "sha": "c0ffee" + "0" * 34,
-            "gated": "auto" if repository in self.gated else False,
-            "siblings": siblings,
-        }
-
-
-def handler(hub):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            path = self.path.partition("?")[0]
-            hub.requests.append(
-                (path, self.headers.get("Range"), self.headers.get("Authorization"), self.headers.get("Host"))
-            )
-            if path.startswith("/priors/"):
-                return self.answer(hub.priors[path.rpartition("/")[2]])
-            if path.startswith("/cdn/"):
-                _, _, owner, name, file = path.split("/", 4)
-                return self.answer(hub.repositories[f"{owner}/{name}"][file])
-            if path.startswith("/api/models/"):
-                repository = "/".join(path.split("/")[3:5])
-                if path.endswith("/auth-check"):
-                    return self.refuse(403 if self.headers.get("Authorization") else 401, "GatedRepo")
-                if repository not in hub.repositories:
-                    return self.refuse(404, "RepoNotFound")
-                return self.answer(json.dumps(hub.info(repository)).encode(), "application/json")
-            _, owner, name, resolve, revision, file = path.split("/", 5)
-            assert (resolve, revision) == ("resolve", "c0ffee" + "0" * 34)
-            self.send_response(302)
-            self.send_header("Location", f"http://localhost:{self.server.server_port}/cdn/{owner}/{name}/{file}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def answer(self, data, kind="application/octet-stream"):
-            start = int((self.headers.get("Range") or "bytes=0-").partition("=")[2].partition("-")[0])
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data) - start))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.end_headers()
-            rest = data[start:]
-            if hub.cuts and "/api/" not in self.path:
-                rest = rest[: hub.cuts.pop(0)]
-                self.close_connection = True
-            self.wfile.write(rest)
-
-        def refuse(self, status, code):
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    return Handler
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    hub = Hub()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(hub))
-    server.handle_error = lambda *arguments: None  # a client that went away in the middle of an answer
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(download, "PRIORS_URL", f"{hub.endpoint}/priors/")
-    monkeypatch.setattr(
-        download, "PRIOR_SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in hub.priors.items()}
-    )
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    yield hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Hub()) as hub:
+        monkeypatch.setattr(download, "PRIORS_URL", f"{hub.endpoint}/priors/")
+        monkeypatch.setattr(
+            download, "PRIOR_SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in hub.priors.items()}
+        )
+        monkeypatch.setattr(download, "_PAUSE", 0)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
+        yield hub
 
 
 @pytest.fixture
@@ -206,7 +118,7 @@ def test_only_what_is_missing(hub, plan, tmp_path):
 
 
 def test_a_file_that_appeared_meanwhile_is_not_replaced(hub, plan, tmp_path):
-    (file,) = [file for file in plan(tmp_path, ["dice-talk"])[0] if file.target.name == "unet.pth"]
+    file = the_unet(plan, tmp_path)
     file.target.parent.mkdir()
     file.target.write_bytes(b"put here by hand")
     fetch(file)
@@ -222,34 +134,99 @@ def test_files_in_a_subfolder_of_the_repository_are_found_by_name(hub, plan, tmp
     assert (tmp_path / "DICE-Talk" / "unet.pth").read_bytes() == UNET
 
 
-def test_a_dropped_connection_is_resumed(hub, plan, tmp_path):
-    hub.cuts = [200_000, 100_000]
-    (file,) = [file for file in plan(tmp_path, ["dice-talk"])[0] if file.target.name == "unet.pth"]
+def the_unet(plan, folder):
+    """The UNet's file, to be fetched into a folder."""
+    return next(file for file in plan(folder, ["dice-talk"])[0] if file.target.name == "unet.pth")
+
+
+def the_part(file):
+    """What there is of a file that is not whole yet."""
+    (part,) = file.target.parent.glob("*.part")
+    assert not file.target.exists()
+    return part
+
+
+def starts(hub):
+    """From which byte on the UNet was asked for."""
+    asked = [span for path, span, *_ in hub.requests if path == "/cdn/EEEELY/DICE-Talk/unet.pth"]
+    return [int(span.removeprefix("bytes=").removesuffix("-")) if span else 0 for span in asked]
+
+
+def test_a_line_that_is_cut_again_and_again_gets_on_and_loses_nothing(hub, plan, tmp_path):
+    hub.cuts = [200_000, 100_000] + [10_000] * 20
+    file = the_unet(plan, tmp_path)
     fetch(file)
     assert file.target.read_bytes() == UNET
-    ranges = [asked for path, asked, *_ in hub.requests if path.startswith("/cdn/")]
-    starts = [int(asked[len("bytes=") :].partition("-")[0]) if asked else 0 for asked in ranges]
-    assert len(starts) == 3 and 0 == starts[0] < starts[1] <= 200_000 < starts[2] <= 300_000
+    assert starts(hub) == [0, 200_000, *range(300_000, 300_000 + 21 * 10_000, 10_000)]
+    assert list(file.target.parent.iterdir()) == [file.target]
 
 
-def test_an_interrupted_run_is_continued_by_the_next(hub, plan, tmp_path, monkeypatch):
-    (file,) = [file for file in plan(tmp_path, ["dice-talk"])[0] if file.target.name == "unet.pth"]
+def test_an_interrupted_run_is_continued_by_the_next(hub, plan, tmp_path):
+    file = the_unet(plan, tmp_path)
     hub.cuts = [150_000] + [0] * 20
-    with pytest.raises(InputError, match="cannot be fetched .*run the command again: what is fetched already is kept"):
+    with pytest.raises(InputError, match="cannot be fetched .*start the download again: what is fetched alr"):
         fetch(file)
-    (part,) = file.target.parent.iterdir()
-    done = part.stat().st_size
-    assert 100_000 < done <= 150_000 and part.read_bytes() == UNET[:done]
+    assert the_part(file).read_bytes() == UNET[:150_000]
     hub.cuts, hub.requests = [], []
     fetch(file)
     assert file.target.read_bytes() == UNET
-    assert [asked for path, asked, *_ in hub.requests if path.startswith("/cdn/")] == [f"bytes={done}-"]
+    assert starts(hub) == [150_000]
     assert list(file.target.parent.iterdir()) == [file.target]
+
+
+def test_a_server_without_ranges_begins_anew(hub, plan, tmp_path):
+    hub.knows_ranges, hub.cuts = False, [200_000, 100_000]
+    file = the_unet(plan, tmp_path)
+    counts = []
+    fetch(file, counts.append)
+    assert file.target.read_bytes() == UNET
+    assert starts(hub) == [0, 200_000, 100_000] and counts[-1] == len(UNET)
+    (tmp_path / "again").mkdir()
+    file, hub.cuts = the_unet(plan, tmp_path / "again"), [200_000] * 50
+    with pytest.raises(InputError, match="cannot be fetched"):
+        fetch(file)
+    assert len(hub.cuts) > 40, "not for ever"
+
+
+def test_a_busy_server_is_asked_again(hub, plan, tmp_path):
+    hub.busy = [503, 429]
+    fetch(file := the_unet(plan, tmp_path))
+    assert file.target.read_bytes() == UNET
+    hub.busy = [503] * 50
+    with pytest.raises(InputError, match=r"refuses EEEELY/DICE-Talk \(status 503\)"):
+        fetch(the_unet(plan, tmp_path / "again"))
+    assert len(hub.busy) == 45
+    hub.busy = [404] * 50
+    with pytest.raises(InputError, match=r"refuses EEEELY/DICE-Talk \(status 404\)"):
+        fetch(the_unet(plan, tmp_path / "again"))
+    assert len(hub.busy) == 49
+
+
+def test_a_stalled_line_can_be_stopped_and_what_came_is_kept(hub, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    hub.hold_after = 100_000
+    counts = []
+
+    def stop_when_nothing_comes(count):
+        if counts and count == counts[-1]:
+            raise KeyboardInterrupt
+        counts.append(count)
+
+    file = the_unet(plan, tmp_path)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fetch(file, stop_when_nothing_comes)
+    finally:
+        hub.go.set()
+    kept = the_part(file).read_bytes()
+    assert kept == UNET[: len(kept)] and len(kept) <= 100_000
+    assert len(kept) > 100_000 - download._PIECE
+    assert len(kept) == 100_000 or huggingface_hub.__version__.startswith("0.")
 
 
 @pytest.mark.parametrize("wrong", ["same size", "shorter", "longer"])
 def test_another_content_than_announced_is_removed(hub, plan, tmp_path, wrong):
-    (file,) = [file for file in plan(tmp_path, ["dice-talk"])[0] if file.target.name == "unet.pth"]
+    file = the_unet(plan, tmp_path)
     served = {"same size": bytes(len(UNET)), "shorter": UNET[:-1], "longer": UNET + b"x"}[wrong]
     hub.repositories["EEEELY/DICE-Talk"]["unet.pth"] = served
     with pytest.raises(InputError):
@@ -265,7 +242,7 @@ def test_another_content_than_announced_is_removed(hub, plan, tmp_path, wrong):
 
 
 def test_a_spoilt_partial_file_is_noticed_and_removed(hub, plan, tmp_path):
-    (file,) = [file for file in plan(tmp_path, ["dice-talk"])[0] if file.target.name == "unet.pth"]
+    file = the_unet(plan, tmp_path)
     file.target.parent.mkdir()
     part = file.target.with_name(f".unet.pth.{file.checksum.partition(':')[2][:12]}.part")
     for spoilt in (bytes(len(UNET)), bytes(1000)):
@@ -342,9 +319,72 @@ def test_no_connection_is_one_clear_line(hub, plan, tmp_path, monkeypatch):
 
 def test_a_full_disk_is_noticed_before_the_download(hub, plan, tmp_path, monkeypatch):
     monkeypatch.setattr("dicetalk.files.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    (file,) = [file for file in plan(tmp_path, ["dice-talk"])[0] if file.target.name == "unet.pth"]
+    file = the_unet(plan, tmp_path)
     with pytest.raises(InputError, match="needs 512 kB of free disk space, and there are 1.0 kB"):
         fetch(file)
+
+
+ODD_ANSWERS = {
+    "no HTTP": b"garbage\r\n\r\n",
+    "nothing": b"",
+    "a piece cut off": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n57b\r\nabc",
+    "a header without end": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    "a redirect to no address": b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n",
+    "a redirect to itself": b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("on_hub", [True, False])
+@pytest.mark.parametrize("answer", ODD_ANSWERS)
+def test_an_odd_answer_is_one_clear_error(hub, tmp_path, answer, on_hub):
+    class Odd(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(65536)
+            self.request.sendall(ODD_ANSWERS[answer])
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/x"
+        file = download.RemoteFile(tmp_path / "happy.npy", "somewhere", url, 1403, f"sha256:{'0' * 64}", on_hub)
+        try:
+            with pytest.raises(InputError, match="somewhere") as error:
+                fetch(file)
+        finally:
+            server.shutdown()
+    assert "\n" not in str(error.value)
+    assert not file.target.exists()
+
+
+# ---------------------------------------------------------------------- planning
+
+
+def test_planning_can_be_stopped_before_each_request(hub, plan, tmp_path):
+    hub.gated.add("EEEELY/DICE-Talk")
+    for allowed in range(3):
+        calls = []
+
+        def stop(calls=calls, allowed=allowed):
+            calls.append(1)
+            if len(calls) > allowed:
+                raise KeyboardInterrupt
+
+        hub.requests.clear()
+        with pytest.raises(KeyboardInterrupt):
+            plan(tmp_path, ["dice-talk", "whisper"], on_request=stop)
+        assert len(hub.requests) == allowed
+
+
+def test_a_hub_that_does_not_say_who_is_let_in_is_not_waited_for(hub, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    hub.gated.add(SVD)
+    hub.holds_gate = True
+    begun = time.monotonic()
+    try:
+        with pytest.raises(InputError, match=f"{SVD} cannot be fetched"):
+            plan(tmp_path, ["svd"])
+    finally:
+        hub.go.set()
+    assert time.monotonic() - begun < 20
 
 
 # ---------------------------------------------------------------- the command
@@ -361,6 +401,21 @@ def run(hub, plan, monkeypatch, tmp_path):
         return command.run(parser.parse_args([*map(str, arguments), *given]))
 
     return run
+
+
+def test_command_needs_no_room_for_what_an_interrupted_download_kept(run, plan, tmp_path, monkeypatch):
+    files, _ = plan(tmp_path / "set", ["dice-talk"])
+    part = files[0].target.with_name(f".unet.pth.{files[0].checksum.partition(':')[2][:12]}.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(UNET[:400_000])
+    left = sum(file.size for file in files) - 400_000
+    monkeypatch.setattr("dicetalk.files.shutil.disk_usage", lambda path: SimpleNamespace(free=left))
+    assert run("--only", "dice-talk", "--yes") == 0
+    assert files[0].target.read_bytes() == UNET
+
+    shutil.rmtree(tmp_path / "set")
+    with pytest.raises(InputError, match="of free disk space"):
+        run("--only", "dice-talk", "--yes")
 
 
 def test_command_says_what_and_how_much_before_it_starts(hub, run, tmp_path, capsys, monkeypatch):
@@ -457,3 +512,109 @@ def test_the_tiny_checkpoint_can_be_completed_after_a_part_is_lost(hub, plan, ti
     (folder / "whisper-tiny" / "model.safetensors").unlink()
     (file,) = plan(folder)[0]
     assert file.target == folder / "whisper-tiny" / "model.safetensors"
+
+
+def test_progress_is_told_and_a_stopped_download_goes_on(hub, plan, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_at_half(count):
+        if count >= len(UNET) // 2:
+            raise Stop
+
+    file = the_unet(plan, tmp_path)
+    with pytest.raises(Stop):
+        fetch(file, stop_at_half)
+    kept = the_part(file).stat().st_size
+    assert len(UNET) // 2 <= kept < len(UNET)
+
+    counts = []
+    fetch(file, counts.append)
+
+    assert counts == sorted(counts) and counts[0] == kept and counts[-1] == len(UNET)
+    assert file.target.read_bytes() == UNET
+
+
+# ---------------------------------------------------------------- in processes of their own
+
+
+@pytest.fixture
+def begin(hub, tmp_path):
+    """Starts the command in a process of its own, to fetch the four parts."""
+    begun = []
+    # With Python's own handler, which a shell's background jobs lack.
+    driver = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    driver += "from dicetalk.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", driver, "download", "--only", "dice-talk", "--yes", "--output", tmp_path]
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
+
+    def begin():
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        begun.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        return begun[-1]
+
+    yield begin
+    hub.go.set()
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_part(folder, size):
+    """The partial file of the UNet, once it has so many bytes."""
+    deadline = time.monotonic() + 60
+    while not [part for part in folder.glob("DICE-Talk/.unet.pth.*.part") if part.stat().st_size >= size]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (part,) = folder.glob("DICE-Talk/.unet.pth.*.part")
+    return part
+
+
+def test_the_second_of_two_processes_is_told_and_does_no_harm(hub, begin, tmp_path):
+    hub.hold_after = 200_000
+    first = begin()
+    part = wait_for_part(tmp_path, 190_000)
+    asked = starts(hub)
+
+    second = begin()
+    _, said = second.communicate(timeout=60)
+
+    assert second.returncode == 2
+    (error,) = [line for line in said.splitlines() if "error:" in line]
+    assert f"{tmp_path / 'DICE-Talk' / 'unet.pth'} is being downloaded by another process" in error
+    assert starts(hub) == asked and part.stat().st_size <= 200_000
+    hub.go.set()
+    assert first.wait(60) == 0
+    assert (tmp_path / "DICE-Talk" / "unet.pth").read_bytes() == UNET
+    assert {path.suffix for path in (tmp_path / "DICE-Talk").iterdir()} == {".pth"}
+
+
+def test_a_process_that_was_killed_stands_in_nobodys_way(hub, begin, tmp_path):
+    hub.hold_after = 200_000
+    first = begin()
+    part = wait_for_part(tmp_path, 190_000)
+    first.kill()
+    first.communicate()
+    kept = part.stat().st_size
+    hub.hold_after, hub.requests = None, []
+
+    second = begin()
+
+    assert second.wait(60) == 0
+    assert starts(hub) == [kept] and kept >= 190_000
+    assert (tmp_path / "DICE-Talk" / "unet.pth").read_bytes() == UNET
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal there")
+def test_control_c_on_a_slow_line_acts_at_once_and_keeps_what_came(hub, begin, tmp_path):
+    hub.pace = (500, 0.02)  # 25 kB/s, as fast as it can be
+    process = begin()
+    part = wait_for_part(tmp_path, 20_000)
+    before = part.stat().st_size
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - started < 15, "the rest takes 19"
+    assert process.returncode == 130 and "Traceback" not in said
+    assert before <= part.stat().st_size < len(UNET) // 2
+    assert part.read_bytes() == UNET[: part.stat().st_size]

@@ -1,10 +1,12 @@
+import csv
+
 import numpy as np
 import pytest
 import torch
 from emotions import make_priors
 
 from dicetalk.emotion import BankOptions, EmotionModel, EmotionTimeline, TimelineKey, mix
-from dicetalk.emotion.bank import bank_vectors, correlation, correlation_image, usage, usage_image
+from dicetalk.emotion.bank import bank_vectors, correlation, correlation_image, numbers_text, usage, usage_image
 from dicetalk.errors import InputError
 
 PRIORS = make_priors()
@@ -51,6 +53,23 @@ def test_correlation():
     neutral = list(PRIORS).index("neutral")
     assert np.isnan(residual[neutral]).all() and np.isnan(residual[:, neutral]).all()
     assert np.isnan(np.delete(np.delete(residual, neutral, 0), neutral, 1)).sum() == 0
+
+
+def test_numbers_as_csv(model):
+    shares = usage(model, [HAPPY, PRIORS["neutral"]])
+    matrix = correlation(shares.reshape(2, -1), shares[1].reshape(-1))
+    used, correlated = numbers_text(shares, matrix, ["(happy 0.7, sad)", 'say "neutral"']).split("\n\n")
+    titles, *rows = csv.reader(used.splitlines())
+    assert titles == ["usage", "head", *(f"code {code}" for code in range(16))]
+    assert [row[:2] for row in rows[:3]] == [["(happy 0.7, sad)", each] for each in ("average", "0", "1")]
+    assert len(rows) == 2 * (1 + 8) and rows[9][0] == 'say "neutral"'
+    read = np.array([row[2:] for row in rows], float).reshape(2, 9, 16)
+    assert np.allclose(read[:, 1:], shares, rtol=1e-4) and np.allclose(read[:, 0], shares.mean(1), rtol=1e-4)
+    assert list(csv.reader(correlated.splitlines())) == [
+        ["correlation", "(happy 0.7, sad)", 'say "neutral"'],
+        ["(happy 0.7, sad)", "1", ""],
+        ['say "neutral"', "", ""],
+    ]
 
 
 def pixels(image):

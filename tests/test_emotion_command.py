@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -63,6 +66,9 @@ def test_mix_is_saved(emotion, priors, tmp_path):
     assert load_emotion(line) == parse_emotion("0s sad; 2s gloom:0.5 step", {**priors, "gloom": saved})
     assert load_emotion(line).name == "Weg"
 
+    narrow = tmp_path / "at 3\u202fPM.safetensors"  # as macOS names files
+    assert emotion("mix", path, "--output", narrow)[0] == 0 and load_emotion(narrow).name == "at 3 PM"
+
     again = tmp_path / "again.safetensors"
     options = ("--method", "moments", "--top-k", 4, "--output", again)
     assert emotion("mix", path, "happy", *options)[0] == 0
@@ -82,6 +88,16 @@ def test_bank_draws_and_prints(emotion, tmp_path):
         code, out, _ = emotion("bank", "happy", "(sad + fear)", "--space", space, "--raw", "--output", drawn)
         assert code == 0 and "(sad + fear)" in out and space in out
     assert sorted(os.listdir(tmp_path)) == ["bank.png", "usage.png"]
+
+
+def test_emotions_are_compared_in_one_bank(emotion, tmp_path):
+    saved, drawn = tmp_path / "sharp.safetensors", tmp_path / "bank.png"
+    assert emotion("mix", "sad", "--bank", "nearest", "--temperature", 0.5, "--output", saved)[0] == 0
+    for space in ("usage", "tokens"):
+        for options in ([], ["--top-k", 3]):
+            _, out, _ = emotion("bank", saved, "sad", "happy", "--space", space, *options, "--output", drawn)
+            rows = [line.split()[-3:] for line in out.splitlines()[1:4]]
+            assert rows[0] == rows[1] and rows[0][:2] == ["1.00", "1.00"], out
 
 
 @pytest.mark.parametrize(
@@ -120,3 +136,13 @@ def test_a_timeline_among_the_priors_is_passed_over(monkeypatch, tiny_checkpoint
     assert cli.main(["emotion", "bank", "--checkpoint", str(folder), "--output", str(output), "--space", "tokens"]) == 0
     assert "rise" not in capsys.readouterr().out and output.is_file()
     assert cli.main(["emotion", "show", "rise", "--checkpoint", str(folder)]) == 0
+
+
+def test_a_name_that_the_output_cannot_show_is_no_error(tiny_checkpoint, tmp_path):
+    output = tmp_path / "Glück 愉快.safetensors"
+    command = [sys.executable, "-m", "dicetalk", "emotion", "mix", "happy", "--output", output]
+    command += ["--checkpoint", tiny_checkpoint]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}  # as Windows has its old code pages in files and pipes
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert ended.returncode == 0, ended.stderr
+    assert "Gl\\xfcck \\u6109\\u5feb.safetensors" in ended.stdout and output.is_file()

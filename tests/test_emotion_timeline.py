@@ -15,9 +15,11 @@ from dicetalk.emotion import (
     TokenMix,
     distinct_tokens,
     emotion_tokens,
-    frame_means,
+    load_emotion,
     mix,
+    save_emotion,
 )
+from dicetalk.emotion.tokens import frame_emotions, value_usage
 from dicetalk.errors import InputError
 
 PRIORS = make_priors()
@@ -32,6 +34,12 @@ def model():
 
 def timeline(*keys):
     return EmotionTimeline(tuple(TimelineKey(*key) for key in keys))
+
+
+def frame_means(emotion, num_frames, fps=12.5):
+    """(num_frames, 256): the mean that each frame shows."""
+    values, index = frame_emotions(emotion, num_frames, fps)
+    return torch.stack([values[number].mean for number in index])
 
 
 def test_held_before_the_first_and_after_the_last():
@@ -73,6 +81,7 @@ def test_keys_are_ordered_and_the_first_easing_counts_for_nothing():
         (((-1, HAPPY),), "time"),
         (((math.nan, HAPPY),), "time"),
         (((math.inf, HAPPY),), "time"),
+        (((172_801, HAPPY),), "time"),
         (((0, HAPPY, "bounce"),), "easing"),
         (((0, EmotionTimeline((TimelineKey(0, HAPPY),))),), "another timeline"),
     ],
@@ -89,12 +98,22 @@ def test_a_constant_timeline_is_the_constant_emotion_bit_for_bit(model, emotion)
     line = timeline((0.3, emotion), (1, emotion, "smooth"), (2, emotion))
     tokens = emotion_tokens(model, line, 40)
     assert tokens.shape == (1, 4, 32) and torch.equal(tokens, emotion_tokens(model, emotion, 40))
-    assert torch.equal(frame_means(line, 40), emotion.mean[None])
+    assert len(frame_emotions(line, 40)[0]) == 1 and torch.equal(frame_means(line, 40)[39], emotion.mean)
 
 
 def test_a_plain_emotion_gives_the_models_tokens(model):
     bank = BankOptions("top-k", 3, 0.5)
     assert torch.equal(emotion_tokens(model, HAPPY.with_bank(bank), 7), model.tokens(HAPPY.mean[None], bank))
+
+
+def test_a_mix_by_tokens_of_one_part_is_that_part(model, tmp_path):
+    save_emotion(TokenMix(((1.0, HAPPY),)), tmp_path / "one.safetensors")  # which no mix makes, but a file may hold
+    one = load_emotion(tmp_path / "one.safetensors")
+    assert isinstance(one, TokenMix)
+    assert torch.equal(emotion_tokens(model, one, 7), emotion_tokens(model, HAPPY, 7))
+    assert torch.equal(value_usage(model, [SAD, one]), value_usage(model, [SAD, HAPPY]))
+    line = timeline((0, SAD), (1, one))
+    assert torch.allclose(emotion_tokens(model, line, 20)[-1], emotion_tokens(model, HAPPY, 1)[0], atol=1e-5)
 
 
 def test_tokens_follow_the_frames(model):

@@ -1,18 +1,23 @@
 import json
 import os
 import shutil
+from argparse import Namespace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from dicetalk.checkpoints import Checkpoint, load_priors
 from dicetalk.cli import main
+from dicetalk.commands.generate import settings
+from dicetalk.emotion import Emotion, save_emotion
 from dicetalk.video import read_metadata
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "demo"
 PORTRAIT, SPEECH = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.flac"
 
 
@@ -69,11 +74,16 @@ def generate(tiny_checkpoint, tmp_path, capsys):
         ({"length": 0.05}, ["50 ms", "80 ms"]),
         ({"emotion_scale": "nan"}, ["--emotion-scale is nan"]),
         ({"reference_scale": -2}, ["--reference-scale is -2"]),
+        ({"reference_scale": 1e308}, ["--reference-scale is 1e+308", "0 to 20"]),
+        ({"emotion_scale": 20.5}, ["--emotion-scale is 20.5", "0 to 20"]),
+        ({"start": 1e308}, ["--start is 1e+308", "0 to 172800"]),
+        ({"length": 1e308}, ["--length is 1e+308", "172800"]),
         ({"margin": "inf", "crop": True}, ["--margin is inf"]),
         ({"decode_chunk_size": 0}, ["--decode-chunk-size is 0"]),
         ({"device": "abacus"}, ["--device abacus"]),
         ({"output": "/nowhere/out.mp4"}, ["/nowhere", "does not exist"]),
         ({"output": "out.avi"}, ["out.avi", ".mp4"]),
+        ({"output": "x" * 225 + ".mp4"}, ["The name of the output", "too long"]),
     ],
 )
 def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes, words):
@@ -87,6 +97,16 @@ def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes,
     assert len(err.strip().splitlines()) == 1
     assert all(word in err for word in words), err
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["out.mp4.resume", "out.mp4.resume.old"])
+@pytest.mark.parametrize("resume", [None, True])
+def test_a_folder_where_the_steps_are_kept_is_refused_before_the_work(generate, tmp_path, monkeypatch, name, resume):
+    monkeypatch.setattr("dicetalk.commands.generate.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    (tmp_path / name).mkdir()
+    code, _, err = generate(resume=resume)
+    assert code == 2
+    assert f"{name} is a folder" in err and "--output" in err
 
 
 def test_no_face(generate, tmp_path):
@@ -156,6 +176,23 @@ def test_the_same_seed_gives_the_same_video(generate, tmp_path):
     assert not np.array_equal(videos["a.mp4"], videos["c.mp4"])
 
 
+def test_a_video_tells_files_by_their_names_alone(generate, tmp_path, tiny_checkpoint):
+    mood = tmp_path / "mine" / "my mood.safetensors"
+    save_emotion(Emotion(load_priors(tiny_checkpoint / "emotions")["sad"].mean), mood)
+    code, _, err = generate(emotion=f" {mood}", length=0.1, steps=1)
+    assert code == 0, err
+    kept = read_metadata(tmp_path / "out.mp4")
+    assert json.loads(kept["dicetalk"])["emotion"] == "my mood.safetensors"
+    assert str(tmp_path) not in str(kept) and str(tiny_checkpoint.parent) not in str(kept)
+
+
+def test_of_two_checkpoints_of_one_name_a_video_does_not_tell_the_folder(tmp_path):
+    checkpoint = Checkpoint(f"DICE-Talk ({tmp_path})", tmp_path, {})
+    args = Namespace(emotion="sad", portrait="a.png", audio="a.wav", output="a.mp4")
+    portrait = Namespace(face_box=(0, 0, 1, 1), crop_box=(0, 0, 1, 1))
+    assert settings(args, checkpoint, portrait, "cpu", torch.float32)["checkpoint"] == "DICE-Talk"
+
+
 def test_crop_face_and_timeline(generate, tmp_path):
     code, out, err = generate(
         crop=True, margin=0.2, face="180,60,320,250", emotion="0s neutral; 0.2s (sad 0.7 + fear) smooth", length=0.24
@@ -167,7 +204,7 @@ def test_crop_face_and_timeline(generate, tmp_path):
     assert x2 - x1 < 300 and y2 - y1 < 300
 
 
-def test_an_interrupted_run_leaves_nothing(generate, tmp_path, monkeypatch):
+def test_a_run_that_is_interrupted_while_decoding_leaves_its_latents_only(generate, tmp_path, monkeypatch):
     from dicetalk.pipeline import DiceTalkPipeline
 
     decode = DiceTalkPipeline.decode
@@ -180,4 +217,4 @@ def test_an_interrupted_run_leaves_nothing(generate, tmp_path, monkeypatch):
     code, _, err = generate(decode_chunk_size=2)
     assert code == 130
     assert "interrupted" in err
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["out.mp4.resume"]

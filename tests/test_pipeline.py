@@ -64,6 +64,16 @@ def test_generator_or_noise(pipeline, given):
         pipeline(**given, noise=noise[:FRAMES])
 
 
+def test_frames_that_are_not_finite_are_refused(pipeline, given, monkeypatch):
+    from diffusers.models.autoencoders.vae import DecoderOutput
+
+    latents = pipeline(**given, generator=seeded(), output_type="latent").frames
+    broken = torch.full((FRAMES, 3, 64, 64), torch.nan)
+    monkeypatch.setattr(pipeline.vae, "decode", lambda latents, num_frames: DecoderOutput(broken))
+    with pytest.raises(InputError, match="The VAE gave values that are not finite .*--dtype"):
+        list(pipeline.decode(latents))
+
+
 def test_callback_sees_and_may_change_the_latents(pipeline, given):
     seen = []
 
@@ -103,6 +113,52 @@ def test_bad_arguments_are_told(pipeline, given):
         ({"decode_chunk_size": 0}, "decode_chunk_size is 0"),
         ({"callback_on_step_end_tensor_inputs": ("noise",)}, "noise"),
         ({"audio": np.zeros(100, np.float32)}, "0.006 s"),
+        ({"audio": np.float32(0)}, "mono audio"),
+        ({"audio": np.zeros((2, 16000), np.float32)}, "mono audio"),
     ):
         with pytest.raises(InputError, match=problem):
             pipeline(**given | change)
+
+
+class Begun(Exception):
+    """The work began."""
+
+
+@pytest.fixture
+def three_hours(pipeline, given, monkeypatch):
+    """Asks for three hours with that much memory free; the work itself is not done."""
+
+    def ask(free, output_type):
+        def begin(*args):
+            raise Begun
+
+        monkeypatch.setattr("dicetalk.pipeline.free_memory", lambda device: free)
+        monkeypatch.setattr(pipeline, "encode", begin)
+        pipeline(**given | {"audio": np.zeros(3 * 3600 * 16000, np.float32)}, output_type=output_type)
+
+    return ask
+
+
+@pytest.mark.parametrize("output_type", ["latent", "np", "pil"])
+def test_three_hours_are_refused_where_memory_does_not_suffice(three_hours, output_type):
+    with pytest.raises(InputError) as refused:
+        three_hours(1e9, output_type)
+    assert "audio lasts 10800 s" in str(refused.value) and "1.0 GB are free" in str(refused.value)
+    seconds = int(str(refused.value).split("(--length ")[1].split(")")[0])
+    assert 10 < seconds < 10800
+
+
+@pytest.mark.parametrize(("output_type", "free"), [("latent", 100e9), ("pil", 1e12), ("pil", None)])
+def test_three_hours_are_let_through_where_it_does(three_hours, output_type, free):
+    with pytest.raises(Begun):
+        three_hours(free, output_type)
+
+
+def test_pictures_that_are_kept_count(three_hours, pipeline):
+    """64×64 pixels of 12 to 15 bytes: more than tokens and latents here."""
+    tokens = 4 * pipeline.audio_projection.tokens * pipeline.audio_projection.dim
+    free = 135_000 * (tokens + 30_000) / 0.9
+    with pytest.raises(Begun):
+        three_hours(free, "latent")
+    with pytest.raises(InputError):
+        three_hours(free, "np")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from dicetalk.emotion import BankOptions, Emotion, save_emotion
+from dicetalk.emotion import BankOptions, Emotion, EmotionTimeline, TimelineKey, mix, save_emotion
 from dicetalk.errors import InputError
 from dicetalk.priors import load_priors, read_gaussian, read_prior
 
@@ -237,6 +237,19 @@ def test_load_priors_takes_saved_emotions_as_they_are(tmp_path):
     save_emotion(smile, tmp_path / "smile.safetensors")
     loaded = load_priors(tmp_path)["smile"]
     assert loaded == smile and loaded.name == "smile" and loaded.provenance == "drawn by hand"
+
+
+@pytest.mark.parametrize("name", ["neutral", "happy"])
+@pytest.mark.parametrize("kind", ["timeline", "mix by tokens"])
+def test_one_of_the_eight_is_a_single_emotion(tmp_path, name, kind):
+    smile, frown = Emotion(MU[0], name="smile"), Emotion(-MU[0], name="frown")
+    timeline = EmotionTimeline((TimelineKey(0, smile), TimelineKey(1, frown)))
+    saved = timeline if kind == "timeline" else mix([smile, frown], method="tokens")
+    save_emotion(saved, tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match=f"{name}.safetensors is no emotion prior.*a timeline or a mix.*another name"):
+        load_priors(tmp_path)
+    (tmp_path / f"{name}.safetensors").rename(tmp_path / "scene.safetensors")
+    assert load_priors(tmp_path)["scene"] == saved
 
 
 def test_load_priors_names_what_it_cannot_use(tmp_path):

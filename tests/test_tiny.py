@@ -79,7 +79,9 @@ def test_stable_video_diffusion_folder(tiny_checkpoint):
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
     svd = resolve_checkpoint(tiny_checkpoint).svd
-    tower = CLIPVisionModelWithProjection.from_pretrained(svd / "image_encoder", variant="fp16", dtype=torch.float32)
+    tower = CLIPVisionModelWithProjection.from_pretrained(
+        svd / "image_encoder", variant="fp16", torch_dtype=torch.float32
+    )
     processed = CLIPImageProcessor.from_pretrained(svd / "feature_extractor")(np.zeros((224, 224, 3), np.uint8))
     with torch.no_grad():
         embeds = tower(torch.tensor(np.array(processed.pixel_values))).image_embeds
@@ -150,3 +152,11 @@ def test_interrupted_it_leaves_no_half_file_and_can_be_run_again(tmp_path, monke
     assert not list((tmp_path / "new").glob(".*")) and not (tmp_path / "new" / "emotions").exists()
     write_tiny_checkpoint(tmp_path / "new")
     assert len(list((tmp_path / "new" / "emotions").iterdir())) == 8
+
+
+def test_what_a_killed_run_left_is_no_hindrance(tmp_path, monkeypatch):
+    monkeypatch.setattr("dicetalk.tiny.STEPS", {})
+    (tmp_path / ".writing-abc").mkdir()
+    (tmp_path / ".writing-abc" / "unet.pth").write_bytes(b"half")
+    write_tiny_checkpoint(tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dicetalk.pose_guider import PoseGuider
 from dicetalk.unet import DiceTalkUNet, unet_config_from_state_dict
@@ -63,6 +64,16 @@ def test_configuration_is_read_off_the_tensors(settings):
         unet = DiceTalkUNet(**settings)
     found = unet_config_from_state_dict(unet.state_dict())
     assert found == {name: unet.config[name] for name in found}
+
+
+def test_a_batch_that_is_too_large_for_a_kernel_is_split(unet, monkeypatch):
+    expected = unet(**inputs()).sample
+    sizes = []
+    attend = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: sizes.append(len(q)) or attend(q, k, v))
+    monkeypatch.setattr("dicetalk.unet.ATTENTION_BATCH", 5)
+    assert torch.allclose(unet(**inputs()).sample, expected, atol=1e-6)
+    assert max(sizes) == 5
 
 
 def test_frames_that_share_their_tokens_may_give_them_once(unet):

@@ -1,5 +1,8 @@
+import errno
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dicetalk.errors import InputError
-from dicetalk.video import double_frame_rate, read_metadata, read_sound, write_video
+from dicetalk.video import Encoding, double_frame_rate, read_metadata, read_sound, write_video
 
 
 def moving_frames(count, size=64, step=2):
@@ -52,6 +55,14 @@ def decode(path):
 
 def psnr(a, b):
     return 10 * np.log10(255**2 / max(np.mean((a.astype(np.float64) - b) ** 2), 1e-9))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
+def test_a_name_that_looks_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("12:30.mp4", moving_frames(2), 25, metadata={"comment": "here"})
+    assert os.listdir(tmp_path) == ["12:30.mp4"]
+    assert read_metadata("12:30.mp4")["comment"] == "here"
 
 
 @pytest.mark.parametrize(("fps", "count"), [(Fraction(25, 2), 25), (12.5, 1), (25, 49), (25, 7)])
@@ -217,7 +228,7 @@ def test_unusable_frames(tmp_path, frames, words):
 
 
 def test_too_many_channels(tmp_path):
-    with pytest.raises(InputError, match="one or two channels"):
+    with pytest.raises(InputError, match="one, two or six channels"):
         write_video(tmp_path / "out.mp4", moving_frames(1), 12.5, np.zeros((8, 100)))
     assert os.listdir(tmp_path) == []
 
@@ -234,6 +245,29 @@ def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="no permission"):
         write_video(tmp_path / "out.mp4", moving_frames(1), 12.5)
+
+
+def test_a_folder_that_goes_while_it_is_written_to(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+
+    def frames():
+        yield from moving_frames(100)
+        shutil.rmtree(folder)
+
+    with pytest.raises(InputError, match=r"out\.mp4 cannot be written: its folder is gone\."):
+        write_video(folder / "out.mp4", frames(), 12.5)
+    assert not folder.exists()
+
+
+def test_a_disk_that_is_full_at_the_last_moment(tmp_path, monkeypatch):
+    def fsync(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("dicetalk.files.os.fsync", fsync)
+    with pytest.raises(InputError, match=r"out\.mp4 cannot be written: the disk is full\."):
+        write_video(tmp_path / "out.mp4", moving_frames(5), 12.5)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "statvfs"), reason="needs a limit on file sizes")
@@ -304,3 +338,39 @@ def test_doubling_small_or_changing_frames():
         list(double_frame_rate([np.zeros((16, 64, 3), np.uint8)] * 3))
     with pytest.raises(InputError, match="one size"):
         list(double_frame_rate([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 96, 3), np.uint8)]))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "codecs", "color"),
+    [
+        (Encoding("mkv", crf=None, color="sRGB"), ("h264", "aac"), (1, 1, 13)),
+        (Encoding("webm", "av1", crf=30, color="HDR", bit_depth=10), ("av1", "opus"), (9, 9, 18)),
+        (Encoding("mp4", "av1", crf=0, color="HDR PQ", bit_depth=10), ("av1", "aac"), (9, 9, 16)),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_other_encodings(tmp_path, encoding, codecs, color, in_memory):
+    target = io.BytesIO() if in_memory else tmp_path / "out"
+    sound = np.sin(np.arange(44100) * 0.05)
+    assert write_video(target, moving_frames(13), 12.5, sound, 44100, {"seed": 7}, encoding) == 13
+    with av.open(target if not in_memory else io.BytesIO(target.getvalue())) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        context = video.codec_context
+        assert (context.codec.canonical_name, audio.codec_context.name) == codecs
+        assert (context.colorspace, context.color_primaries, context.color_trc) == color
+        assert context.format.components[0].bits == encoding.bit_depth
+        assert {name.lower(): value for name, value in container.metadata.items()}["seed"] == "7"
+        assert sum(1 for _ in container.decode(video)) == 13
+
+
+def test_a_buffer_is_left_as_it_was_when_writing_fails():
+    buffer = io.BytesIO(b"before")
+    buffer.seek(6)
+
+    def frames():
+        yield from moving_frames(30)
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        write_video(buffer, frames(), 12.5)
+    assert buffer.getvalue() == b"before"

@@ -7,16 +7,13 @@ HELP = "measure time and memory of one window step beside the stock SVD UNet"
 
 def add_arguments(parser):
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: CUDA if there is one, else the CPU)")
-    parser.add_argument(
-        "--dtype", help="float32, float16 or bfloat16 (default: float16 on CUDA, float32 elsewhere)"
-    )
+    parser.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on CUDA, float32 elsewhere)")
     parser.add_argument(
         "--size",
-        default="512",
         metavar="N or WxH",
-        help="pixels, multiples of 64 (default: %(default)s; minutes per step on a CPU, where 256 is wiser)",
+        help="pixels, multiples of 64 (default: 512, minutes per step on a CPU, where 256 is wiser; with --decode 64)",
     )
-    parser.add_argument("--frames", default="25", help="frames in the window (default: %(default)s, as published)")
+    parser.add_argument("--frames", help="frames in the window (default: 25, as published; with --decode 80)")
     parser.add_argument(
         "--repeats",
         default="3",
@@ -24,6 +21,11 @@ def add_arguments(parser):
         "counts operations and memory from shapes (default: %(default)s)",
     )
     parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="measure instead what decoding in chunks changes, by the frames of context that are decoded with them",
+    )
     parser.add_argument("--tiny", action="store_true", help="a tiny network, to try this command out with")
     parser.add_argument("--json", action="store_true", help="print JSON: times in seconds, sizes in bytes")
 
@@ -33,8 +35,8 @@ def run(args):
     import json
     import sys
 
-    size = _size(args.size)
-    frames = _whole_number(args.frames, "--frames", 1, "25")
+    size = _size(args.size or ("64" if args.decode else "512"))
+    frames = _whole_number(args.frames or ("80" if args.decode else "25"), "--frames", 1, "25")
     repeats = _whole_number(args.repeats, "--repeats", 0, "3")
 
     from tqdm import tqdm
@@ -46,6 +48,8 @@ def run(args):
     if args.dtype is not None and args.dtype not in DTYPES:
         raise InputError(f"--dtype {args.dtype}: choose one of {', '.join(DTYPES)}.")
     device = choose_device(args.device)
+    if args.decode:
+        return _borders(args, size, frames, device, choose_dtype(args.dtype, device))
     workload = Workload(*size, frames, choose_dtype(args.dtype, device), args.tiny)
     state = {}
 
@@ -64,6 +68,28 @@ def run(args):
             print(_smaller(workload, state["seconds"]), file=sys.stderr)
         raise
     print(json.dumps(report, indent=2, allow_nan=False) if args.json else table(report))
+    return 0
+
+
+def _borders(args, size, frames, device, dtype):
+    import json
+
+    from tqdm import tqdm
+
+    from ..borders import CHUNKS, CONTEXTS, measure_borders
+
+    decodings = 1 + len(CHUNKS) * len(CONTEXTS)
+    with tqdm(total=decodings, desc="bench", unit="decoding", disable=None) as progress:
+        rows = measure_borders(*size, frames, dtype, device, args.tiny, progress.update)
+    if args.json:
+        print(json.dumps(rows, indent=2, allow_nan=False))
+        return 0
+    kind = "tiny network" if args.tiny else "released size"
+    print(f"Difference to decoding {frames} frames of {size[0]}×{size[1]} at once, in 1/255; {kind}, random weights")
+    print("chunk  context   mean  worst frame")
+    for row in rows:
+        mark = "  default" if row["chosen"] else ""
+        print(f"{row['chunk']:5}  {row['context']:7}  {row['mean']:5.2f}  {row['worst_frame']:11.2f}{mark}")
     return 0
 
 

@@ -27,7 +27,7 @@ def run(args):
 
     from tqdm import tqdm
 
-    from ..download import GROUPS, describe, fetch, plan_download
+    from ..download import GROUPS, describe, fetch, left_to_fetch, plan_download
     from ..errors import InputError
     from ..files import require_space
 
@@ -41,11 +41,16 @@ def run(args):
         print("DICE-Talk's weights and priors are under CC BY-NC-SA 4.0: no commercial use.")
         for repository in refusals:
             print(f"Not among them: {repository}, whose licence has to be accepted first.")
-        require_space(output, sum(file.size for file in files))
+        require_space(output, left_to_fetch(files))
         if not args.yes and not _agreed(sys.stdin):
             raise InputError("Nothing was fetched. Give --yes to start without being asked.")
-        for file in tqdm(files, desc="files", unit="file", disable=None):
-            fetch(file)
+        with tqdm(total=sum(file.size for file in files), unit="B", unit_scale=True, disable=None) as bar:
+            before = 0
+            for file in files:
+                bar.set_description(file.target.name)
+                fetch(file, lambda count, before=before: bar.update(before + count - bar.n))
+                before += file.size
+                bar.update(before - bar.n)
         print(f"Fetched {len(files)} files into {output}")
     if refusals:
         raise InputError(" ".join(refusals.values()))
@@ -55,10 +60,11 @@ def run(args):
 def _output(given):
     from pathlib import Path
 
-    from ..checkpoints import comfyui_models_folders, find_checkpoints
-
     if given:
         return Path(given).expanduser().absolute()
+
+    from ..checkpoints import comfyui_models_folders, find_checkpoints
+
     for models in comfyui_models_folders():
         if models.is_dir():
             found = find_checkpoints([models / "dicetalk"]).values()

@@ -3,11 +3,12 @@
 An emotion is text, such as happy, happy:1.3, "(sad 0.7 + fear 0.3)" or "0s neutral; 1.5s happy:1.2 smooth", or the path
 of a saved one (.safetensors)."""
 
-HELP = "show, mix and save emotions, and open the Emotion Bank"
+HELP = "show, mix and save emotions, read them from clips, and open the Emotion Bank"
 
 
 def add_arguments(parser):
     from ..emotion.options import METHODS, MODES, SPACES
+    from .clips import add_clip_arguments
 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -23,6 +24,21 @@ def add_arguments(parser):
     mix.add_argument("--method", choices=METHODS, default=METHODS[0], help="how to mix (default: %(default)s)")
     mix.add_argument("--name", help="the name of the saved emotion (default: the file's)")
     mix.add_argument("--output", required=True, metavar="FILE", help="the .safetensors file to write")
+
+    clip = actions.add_parser(
+        "from-clip",
+        help="read the emotion of a face and a voice in a video, sound or picture",
+        description="Read the emotion of a reference clip from the face's expression and the sound of the voice. This "
+        "is not the embedder of the paper, whose weights were never released.",
+    )
+    clip.add_argument("clip", metavar="PATH", help="a video, a sound file or a picture")
+    add_clip_arguments(clip)
+    clip.add_argument("--output", metavar="FILE", help="save the emotion, as .safetensors")
+    clip.add_argument("--name", help="the name of the saved emotion (default: the file's)")
+    clip.add_argument("--checkpoint", metavar="DIR", help="checkpoint folder (default: the first that is found)")
+    clip.add_argument(
+        "--device", help="of the models: cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)"
+    )
 
     bank = actions.add_parser("bank", help="draw how emotions correlate in the Emotion Bank")
     bank.add_argument(
@@ -41,7 +57,8 @@ def add_arguments(parser):
     )
 
     for action in (show, mix, bank):
-        action.add_argument("--bank", choices=MODES, help="which codes to attend to (default: as the emotions say)")
+        usual = "full, for all of them" if action is bank else "as the emotions say"
+        action.add_argument("--bank", choices=MODES, help=f"which codes to attend to (default: {usual})")
         action.add_argument("--top-k", type=int, metavar="K", help="how many codes to attend to; means --bank top-k")
         action.add_argument("--temperature", type=float, metavar="T", help="of the attention; 1 is the published one")
         action.add_argument("--checkpoint", metavar="DIR", help="checkpoint folder (default: the first that is found)")
@@ -51,7 +68,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    return {"show": _show, "mix": _mix, "bank": _bank}[args.action](args)
+    return {"show": _show, "mix": _mix, "from-clip": _from_clip, "bank": _bank}[args.action](args)
 
 
 def _show(args):
@@ -74,15 +91,51 @@ def _mix(args):
 
     from ..emotion import mix, save_emotion, to_text
 
+    name = _saved_name(args)
     emotions, _, _ = _read(args.emotions, args)
     if len(emotions) > 1 or args.weights:
         mixed = mix(emotions, args.weights, args.method)
     else:
         mixed = emotions[0]
-    mixed = mixed.renamed(args.name or Path(args.output).stem, mixed.provenance or to_text(mixed))
+    mixed = mixed.renamed(name, mixed.provenance or to_text(mixed))
     save_emotion(mixed, args.output)
     print(f"Saved {to_text(mixed)} as {Path(args.output).absolute()}")
     return 0
+
+
+def _from_clip(args):
+    from pathlib import Path
+
+    from ..checkpoints import load_priors, resolve_checkpoint
+    from ..emotion import EmotionTimeline, save_emotion, to_text
+    from ..emotion.options import SUFFIX
+    from ..errors import InputError
+    from .clips import check_clip, read_clip
+
+    if args.output and Path(args.output).suffix != SUFFIX:
+        raise InputError(f"--output is {args.output}: a saved emotion is a {SUFFIX} file; end its name so.")
+    name = _saved_name(args) if args.output else None
+    clip = check_clip(args.clip, args)
+    checkpoint = resolve_checkpoint(args.checkpoint)
+    reading = read_clip(clip, args, checkpoint, load_priors(checkpoint.folder("emotions")))
+    emotion = reading.emotion
+    print(reading.text())
+    timed = isinstance(emotion, EmotionTimeline)
+    print(f"emotion: a timeline of {len(emotion.keys)} emotions" if timed else f"emotion: {to_text(emotion)}")
+    if args.output:
+        save_emotion(emotion.renamed(name), args.output)
+        print(f"Saved as {Path(args.output).absolute()}")
+    return 0
+
+
+def _saved_name(args):
+    """What --name says, else the name of the file; InputError before any work for what cannot be one."""
+    from pathlib import Path
+
+    from ..emotion.text import one_line
+    from ..emotion.value import check_label
+
+    return check_label(args.name, "--name") if args.name else one_line(Path(args.output).stem)
 
 
 def _bank(args):
@@ -90,29 +143,32 @@ def _bank(args):
 
     from ..emotion import to_text
     from ..emotion.bank import bank_vectors, correlation, correlation_image, usage, usage_image
+    from ..emotion.options import BankOptions
     from ..errors import InputError
+    from .clips import save_image
 
     for path in filter(None, (args.output, args.usage_output)):
         if Path(path).suffix.lower() != ".png":
             raise InputError(f"{path}: the heat map is a PNG file; end its name with .png.")
     emotions, priors, checkpoint = _read(args.emotions, args)
-    emotions = emotions or [_with_bank(emotion, args) for emotion in priors.values()]
+    bank = BankOptions(**_bank_changes(args))  # the same for all, neutral too: emotions are compared, not banks
+    emotions = [emotion.with_bank(bank) for emotion in emotions or priors.values()]
     labels = [to_text(emotion) for emotion in emotions]
     needs_model = args.space != "embedding" or args.usage_output
     model = _load_model(checkpoint) if needs_model else None
     if args.raw:
         matrix = correlation(bank_vectors(model, emotions, args.space))
     elif "neutral" in priors:
-        vectors = bank_vectors(model, [*emotions, _with_bank(priors["neutral"], args)], args.space)
+        vectors = bank_vectors(model, [*emotions, priors["neutral"].with_bank(bank)], args.space)
         matrix = correlation(vectors[:-1], vectors[-1])
     else:
         raise InputError("The priors lack neutral, from which emotions are told apart; compare them with --raw.")
     title = f"Correlation of the {args.space}" + ("" if args.raw else ", as it differs from neutral")
     _print_matrix(matrix, labels, title)
-    _save_image(correlation_image(matrix, labels, title), args.output)
+    save_image(correlation_image(matrix, labels, title), args.output)
     if args.usage_output:
         shares = usage(model, emotions).mean(1)
-        _save_image(usage_image(shares, labels, "Usage of the codes, in times of even use"), args.usage_output)
+        save_image(usage_image(shares, labels, "Usage of the codes, in times of even use"), args.usage_output)
     return 0
 
 
@@ -127,19 +183,21 @@ def _read(arguments, args):
     priors = load_priors(checkpoint.folder("emotions"))
     library = EmotionLibrary(priors, args.saved)
     trees = [(read_argument(argument, library), argument) for argument in arguments]
-    emotions = [_with_bank(resolve(tree, library, text), args) for tree, text in trees]
+    changes = _bank_changes(args)
+    emotions = [resolve(tree, library, text).with_bank(**changes) for tree, text in trees]
     single = {name: emotion for name, emotion in priors.items() if not isinstance(emotion, EmotionTimeline)}
     return emotions, single, checkpoint
 
 
-def _with_bank(emotion, args):
+def _bank_changes(args):
+    """The bank options that were given: name → value."""
     from ..errors import InputError
 
     if args.top_k is not None and args.bank not in (None, "top-k"):
         raise InputError(f"--top-k goes with --bank top-k, not with --bank {args.bank}.")
     mode = "top-k" if args.top_k is not None else args.bank
     given = {"mode": mode, "top_k": args.top_k, "temperature": args.temperature}
-    return emotion.with_bank(**{name: value for name, value in given.items() if value is not None})
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _load_model(checkpoint):
@@ -211,17 +269,3 @@ def _print_matrix(matrix, labels, title):
             + " ".join("    -" if v != v else f"{v:5.2f}" for v in matrix[number])
         )
     print("  " + " " * (width + 3) + " " + " ".join(f"{number + 1:5d}" for number in range(len(labels))))
-
-
-def _save_image(image, path):
-    from pathlib import Path
-
-    from ..errors import InputError
-    from ..files import written_beside
-
-    try:
-        with written_beside(path) as part:
-            image.save(part, format="PNG")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    print(f"Wrote {Path(path).absolute()}")

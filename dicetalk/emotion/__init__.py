@@ -24,9 +24,13 @@ _EXPORTS = {
     "save_emotion": "files",
     "distinct_tokens": "tokens",
     "emotion_tokens": "tokens",
-    "frame_means": "tokens",
     "bank_options": "tokens",
     "EmotionModel": "model",
+    "Clip": "clip",
+    "Reading": "clip",
+    "load_embedder": "clip",
+    "open_clip": "clip_files",
+    "Evidence": "evidence",
 }
 __all__ = list(_EXPORTS)
 

@@ -3,6 +3,9 @@
 Emotions are Emotions or TokenMixes here; of a timeline, look at its keys' emotions.
 """
 
+import csv
+import io
+
 import numpy as np
 import torch
 
@@ -29,7 +32,7 @@ def usage(model, emotions, device=None, dtype=None):
     Returns:
         (N, heads, codes) float32 array; each head sums to 1. Average over the heads for one number per code.
     """
-    return value_usage(model, _checked(emotions), device, dtype).cpu().numpy()
+    return value_usage(model, _checked(emotions), device, dtype).numpy()
 
 
 @torch.inference_mode()
@@ -53,7 +56,7 @@ def bank_vectors(model, emotions, space="usage", device=None, dtype=None):
     if space == "embedding":
         return torch.stack([emotion.mean for emotion in emotions]).numpy()
     if space == "tokens":
-        return value_tokens(model, emotions, device, dtype).flatten(1).float().cpu().numpy()
+        return value_tokens(model, emotions, device, dtype).flatten(1).float().numpy()
     return usage(model, emotions, device, dtype).reshape(len(emotions), -1)
 
 
@@ -101,6 +104,31 @@ def usage_image(shares, labels, title=""):
     return _heat_map(times, labels, columns, title, limits, cell=(14, 26), numbers=False)
 
 
+def numbers_text(shares, matrix, labels):
+    """Usage and correlations as CSV: two tables with a line of titles each, and an empty line between them.
+
+    Args:
+        shares: (N, heads, codes) of `usage`; its table has for each emotion a row averaged over the heads, then one
+            for each head.
+        matrix: (N, N) of `correlation`; NaN is left empty.
+        labels: N texts.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["usage", "head", *(f"code {code}" for code in range(shares.shape[2]))])
+    for label, heads in zip(labels, shares, strict=True):
+        lines.writerow([label, "average", *map(_number, heads.mean(0))])
+        lines.writerows([label, head, *map(_number, row)] for head, row in enumerate(heads))
+    lines.writerow([])
+    lines.writerow(["correlation", *labels])
+    lines.writerows([label, *map(_number, row)] for label, row in zip(labels, matrix, strict=True))
+    return text.getvalue()
+
+
+def _number(value):
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
 def _checked(emotions):
     emotions = list(emotions)
     if not emotions or not all(isinstance(emotion, (Emotion, TokenMix)) for emotion in emotions):
@@ -113,7 +141,7 @@ def _heat_map(values, rows, columns, title, limits, cell, numbers):
 
     rows, columns = [_shortened(label) for label in rows], [_shortened(label) for label in columns]
     plain = all(text.isascii() for text in (title, *rows, *columns))
-    font, small = _font(_FONT_SIZE, plain), _font(_FONT_SIZE - 2, plain)
+    font, small = label_font(_FONT_SIZE, plain), label_font(_FONT_SIZE - 2, plain)
     width, height = cell
     upright = all(font.getlength(label) <= width - 4 for label in columns) or not numbers
     column_space = _FONT_SIZE + 6 if upright else int(max(font.getlength(label) for label in columns)) + 8
@@ -170,7 +198,7 @@ def _draw_bar(draw, x, top, bottom, limits, font):
         draw.text((x + 19, y), f"{value:.3g}", _INK, font, anchor=anchor)
 
 
-def _font(size, plain):
+def label_font(size, plain):
     """Pillow's own font, the same everywhere, where it has the letters; else the first known one of the system."""
     from PIL import ImageFont
 

@@ -23,9 +23,10 @@ from .value import DIMENSION, Emotion, TokenMix
 
 FORMAT, VERSION = "dicetalk-emotion", "1"
 MAX_BYTES = 64 * 2**20
+MAX_HEADER = 4 * 2**20  # enough for some ten thousand keys; parsed, a header takes many times its size
 _SAFE_NAME = re.compile(r"[\w(][\w .,()+-]*[\w)+]|\w")
 _MAX_NAME = 200  # bytes in UTF-8; file systems take 255
-_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)  # of Windows
 
 
 def save_emotion(emotion, path):
@@ -46,8 +47,11 @@ def save_emotion(emotion, path):
     tensors = {name: torch.stack([getattr(row, name) for row in rows]) for name in ("mean", "deviation")}
     metadata = {"format": FORMAT, "version": VERSION, "emotion": json.dumps(record)}
     content = save(tensors, metadata)
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: too large for a saved emotion (more than {MAX_BYTES // 2**20} MB); use fewer keys.")
+    if len(content) > MAX_BYTES or int.from_bytes(content[:8], "little") > MAX_HEADER:
+        raise InputError(
+            f"{path}: too large for a saved emotion (at most {MAX_BYTES // 2**20} MB, {MAX_HEADER // 2**20} MB of them "
+            "text); use fewer keys."
+        )
     try:
         with written_beside(path) as part:
             part.write_bytes(content)
@@ -76,6 +80,8 @@ def _read(path):
         raise InputError("no such file.")
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"too large for a saved emotion (more than {MAX_BYTES // 2**20} MB).")
+    if header_size(path) > MAX_HEADER:
+        raise InputError(f"not a readable safetensors file (its header claims more than {MAX_HEADER // 2**20} MB).")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -85,6 +91,12 @@ def _read(path):
         slices = {name: file.get_slice(name) for name in file.keys()}
         _check_shapes({name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}, "F32")
         return metadata, {name: file.get_tensor(name) for name in slices}
+
+
+def header_size(path) -> int:
+    """How many bytes of text a safetensors file claims to start with."""
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(8), "little")
 
 
 def emotion_from_content(metadata, tensors):
@@ -125,7 +137,11 @@ def saved_path(folder, name):
     """The file of the saved emotion of that name, there or not; never outside the folder."""
     folder = Path(folder)
     path = folder / (check_name(name) + SUFFIX)
-    if path.resolve().parent != folder.resolve():
+    try:
+        inside = path.resolve().parent == folder.resolve()
+    except RuntimeError:  # a link to itself, before Python 3.13
+        inside = False
+    if not inside:
         raise InputError(f"The saved emotion {name!r} is a link that leads out of {folder}; put the file itself there.")
     return path
 

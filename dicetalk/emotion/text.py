@@ -7,9 +7,9 @@
     moments(sad + fear), tokens(sad + fear)           the other mixing methods; (…) is barycentre(…)
     (sad 0.7 + fear:1.5 0.3):1.2                      a mix has an intensity too, and can hold mixes
     0s neutral; 1.5s happy:1.2 smooth; 4s (sad + fear) step
-                                                      a timeline: increasing times in seconds, and how each emotion
-                                                      is reached from the one before: linear (when none is said),
-                                                      smooth or step
+                                                      a timeline: increasing times in seconds, up to 172800 (two
+                                                      days), and how each emotion is reached from the one before:
+                                                      linear (when none is said), smooth or step
 
 This module needs no PyTorch and no emotion: `parse_text` can tell a wrong text at once. `resolve` makes it a value.
 """
@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .options import EASINGS, MAX_INTENSITY, METHODS, SUFFIX
+from .options import EASINGS, LONGEST, MAX_INTENSITY, METHODS, SUFFIX
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 16
@@ -108,9 +108,14 @@ def read_argument(argument, names=None):
     return parse_text(argument, names)
 
 
+def one_line(text):
+    """The text with spaces for what no label holds: tabs, line breaks, the narrow spaces in macOS's names of files."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def text_error(text, position, problem):
     """The InputError for a problem at a position (from 0) of a text."""
-    rest = " ".join("".join(c if c.isprintable() else " " for c in text[position : position + 24]).split())
+    rest = one_line(text[position : position + 24])
     where = f'at character {position + 1}, "{rest}"' if rest else "at the end"
     return InputError(f"Emotion text, {where}: {problem}.")
 
@@ -215,7 +220,7 @@ class _Parser:
         position = self.at
         if not _NUMBER.match(self.text, self.at):
             self.fail("expected a time in seconds, such as 1.5s")
-        time = self.number("time", 0.0, math.inf)
+        time = self.number("time", 0.0, LONGEST)
         if not self.take(_SECONDS):
             self.fail("expected s, for seconds, after the time")
         emotion = self.mood()

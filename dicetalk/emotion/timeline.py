@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import reprlib
 from bisect import bisect_right
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from itertools import pairwise
 
 from ..errors import InputError
 from .mixing import between
-from .options import EASINGS, check_number
+from .options import EASINGS, LONGEST, check_number
 from .value import Emotion, TokenMix, _Compared, check_label
 
 FPS = 12.5
@@ -22,7 +21,7 @@ class TimelineKey:
     """An emotion at a time.
 
     Attributes:
-        time: seconds from the clip's start, 0 or more.
+        time: seconds from the clip's start, 0 to 172,800 (LONGEST).
         emotion: an Emotion or TokenMix.
         easing: how it is reached from the key before: "linear"; "smooth", slow at both ends (3t² - 2t³); "step", the
             emotion before holds until this time. The first key's has nothing to lead from and is ignored.
@@ -33,7 +32,7 @@ class TimelineKey:
     easing: str = "linear"
 
     def __post_init__(self):
-        object.__setattr__(self, "time", check_number(self.time, 0.0, math.inf, "time of an emotion in a timeline"))
+        object.__setattr__(self, "time", check_number(self.time, 0.0, LONGEST, "time of an emotion in a timeline"))
         if not isinstance(self.emotion, (Emotion, TokenMix)):
             raise InputError("A timeline is made of single emotions; it cannot hold another timeline.")
         if self.easing not in EASINGS:

@@ -9,6 +9,8 @@ import torch
 from ..errors import InputError
 from .timeline import FPS, EmotionTimeline
 
+AT_ONCE = 1024  # emotions whose tokens are on the device at a time, before they come to the CPU
+
 
 def frame_emotions(emotion, num_frames, fps=FPS):
     """The distinct emotions of a clip and which of them each frame shows.
@@ -33,13 +35,6 @@ def frame_emotions(emotion, num_frames, fps=FPS):
     return [shown for _, shown in distinct.values()], torch.tensor(positions)
 
 
-def frame_means(emotion, num_frames, fps=FPS):
-    """The mean per frame, on the CPU: (num_frames, 256), or (1, 256) when all frames are the same."""
-    values, index = frame_emotions(emotion, num_frames, fps)
-    means = torch.stack([value.mean for value in values])
-    return means if len(means) == 1 else means[index]
-
-
 def distinct_tokens(model, emotion, num_frames, fps=FPS, device=None, dtype=None, on_chunk=None):
     """The tokens of a clip without its repetitions.
 
@@ -50,19 +45,20 @@ def distinct_tokens(model, emotion, num_frames, fps=FPS, device=None, dtype=None
         on_chunk: called as `on_chunk(done, total)` every few emotions; what it raises ends the work.
 
     Returns:
-        (U, tokens, width) and an index into it per frame, (num_frames,) int64 on the CPU.
+        (U, tokens, width) and an index into it per frame, (num_frames,) int64; both on the CPU.
     """
     values, index = frame_emotions(emotion, num_frames, fps)
     return value_tokens(model, values, device, dtype, on_chunk), index
 
 
 def emotion_tokens(model, emotion, num_frames, fps=FPS, device=None, dtype=None, on_chunk=None):
-    """The tokens of every frame: (num_frames, tokens, width), or (1, tokens, width) when all frames are the same.
+    """The tokens of every frame: (num_frames, tokens, width), or (1, tokens, width) when all frames are the same; on
+    the CPU.
 
     Arguments as for `distinct_tokens`, which needs less memory for long clips.
     """
     tokens, index = distinct_tokens(model, emotion, num_frames, fps, device, dtype, on_chunk)
-    return tokens if len(tokens) == 1 else tokens[index.to(tokens.device)]
+    return tokens if len(tokens) == 1 else tokens[index]
 
 
 def bank_options(emotion):
@@ -72,7 +68,7 @@ def bank_options(emotion):
 
 
 def value_tokens(model, values, device=None, dtype=None, on_chunk=None):
-    """The tokens of a list of N Emotions or TokenMixes, (N, tokens, width); see `distinct_tokens`."""
+    """The tokens of a list of N Emotions or TokenMixes, (N, tokens, width) on the CPU; see `distinct_tokens`."""
     return _mixed(model, values, *model.placement(device, dtype), on_chunk)
 
 
@@ -99,11 +95,12 @@ def _mixed(compute, values, device, dtype, on_chunk=None):
 
     for bank, group in groups.items():
         means = torch.stack([gaussian.mean for gaussian in group]).to(device, dtype)
-        results.append(compute(means, bank, report))
-        finished += len(group)
+        for part in means.split(AT_ONCE):
+            results.append(compute(part, bank, report).cpu())
+            finished += len(part)
     computed = results[0] if len(results) == 1 else torch.cat(results)
     if len(computed) == len(values) and all(
-        len(value.parts) == 1 and row[value.digest()] == number for number, value in enumerate(values)
+        len(value.parts) == 1 and row[value.parts[0][1].digest()] == number for number, value in enumerate(values)
     ):
         return computed
     mixed = computed.new_empty(len(values), *computed.shape[1:])

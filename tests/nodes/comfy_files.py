@@ -35,7 +35,81 @@ def write_clip_vision(path):
     The first and the last layer are random and the others zero, which leaves what comes in unchanged: their part of
     the file is a hole that takes no space on the disk and no time to write.
     """
-    width, layers = 1280, 32
+    shapes, random = _clip_vision()
+    _write(path, {name: _random(name, shapes[name]) for name in random}, shapes)
+
+
+def write_svd_checkpoint(path):
+    """svd_xt.safetensors: the same VAE and the same CLIP vision tower under the names that they have there.
+
+    Of the UNet, whose weights nothing here looks at, it holds the tensors by which ComfyUI recognises it, all zero.
+    """
+    vae = _encoder() | _decoder()
+    shapes = {f"first_stage_model.{name}": shape for name, shape in vae.items()}
+    arrays = {f"first_stage_model.{name}": _random(name, shape) for name, shape in vae.items()}
+    tower, random = _clip_vision()
+    prefix = "conditioner.embedders.0.open_clip.model.visual."
+    for name, parts in _open_clip_names(tower).items():
+        shape = tower[parts[0]]
+        shapes[prefix + name] = shape[::-1] if name == "proj" else (len(parts) * shape[0], *shape[1:])
+        if parts[0] in random:
+            array = np.concatenate([_random(part, tower[part]) for part in parts])
+            arrays[prefix + name] = array.T if name == "proj" else array
+    shapes |= {f"model.diffusion_model.{name}": shape for name, shape in _marks_of_svd_unet().items()}
+    _write(path, arrays, shapes)
+
+
+def write_rife(path, width=8, head=4):
+    """A frame interpolation model of RIFE's kind, a few channels wide."""
+    shapes = _conv("encode.cnn0", 3, 16, 3, 3) | _conv("encode.cnn1", 16, 16, 3, 3) | _conv("encode.cnn2", 16, 16, 3, 3)
+    shapes |= {"encode.cnn3.weight": (16, head, 4, 4), "encode.cnn3.bias": (head,)}
+    for block in range(5):
+        name, inputs = f"blocks.{block}", 7 + 2 * head if block == 0 else 20 + 2 * head
+        shapes |= _conv(f"{name}.conv0.0.0", inputs, width // 2, 3, 3)
+        shapes |= _conv(f"{name}.conv0.1.0", width // 2, width, 3, 3)
+        for layer in range(8):
+            shapes |= _conv(f"{name}.convblock.{layer}.conv", width, width, 3, 3)
+            shapes[f"{name}.convblock.{layer}.beta"] = (1, width, 1, 1)
+        shapes |= {f"{name}.lastconv.0.weight": (width, 52, 4, 4), f"{name}.lastconv.0.bias": (52,)}
+    _write(path, {name: _random(name, shape) for name, shape in shapes.items()}, shapes)
+
+
+def write_upscaler(path, width=8):
+    """An upscaling model of Real-ESRGAN's kind that enlarges by 4, with one block, a few channels wide."""
+    growth = 32  # which the kind has, whatever the file says
+    shapes = _conv("conv_first", 3, width, 3, 3) | _conv("conv_last", width, 3, 3, 3)
+    for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr"):
+        shapes |= _conv(name, width, width, 3, 3)
+    for part in (1, 2, 3):
+        for layer in range(5):
+            outputs = width if layer == 4 else growth
+            shapes |= _conv(f"body.0.rdb{part}.conv{layer + 1}", width + layer * growth, outputs, 3, 3)
+    _write(path, {name: _random(name, shape) for name, shape in shapes.items()}, shapes)
+
+
+def write_face_landmarker(path):
+    """MediaPipe's face models as ComfyUI's file holds them, of their real sizes; ComfyUI must be importable."""
+    import torch
+    from comfy_extras.mediapipe.face_landmarker import FaceLandmarker
+    from safetensors.torch import save_file
+
+    tensors = {
+        "canonical_vertices": torch.randn(468, 3, generator=torch.Generator().manual_seed(0)),
+        "procrustes_indices": torch.arange(0, 468, 13),
+        "procrustes_weights": torch.ones(36),
+    }
+    for part in ("face_oval", "left_eye", "right_eye", "left_eyebrow", "right_eyebrow", "lips", "irises", "nose"):
+        tensors[f"topology.{part}"] = torch.tensor([[0, 1], [1, 2], [2, 0]], dtype=torch.int32)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        for variant in ("short", "full"):
+            for name, tensor in FaceLandmarker(detector_variant=variant).state_dict().items():
+                tensors[name.replace("detector.", f"detector_{variant}.", 1)] = tensor.contiguous()
+    save_file(tensors, path)
+
+
+def _clip_vision(width=1280, layers=32):
+    """Shapes by the names of transformers, and the names of those that are random."""
     shapes = {
         "vision_model.embeddings.class_embedding": (width,),
         "vision_model.embeddings.patch_embedding.weight": (width, 3, 14, 14),
@@ -54,7 +128,67 @@ def write_clip_vision(path):
         if layer in (0, layers - 1):
             random += parts
         shapes |= parts
-    _write(path, {name: _random(name, shapes[name]) for name in random}, shapes)
+    return shapes, random
+
+
+def _open_clip_names(shapes):
+    """OpenCLIP's name of each tensor of the tower → the names that transformers has for its parts, one or three."""
+    parts = {
+        "vision_model.embeddings.class_embedding": "class_embedding",
+        "vision_model.embeddings.patch_embedding": "conv1",
+        "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+        "vision_model.pre_layrnorm": "ln_pre",
+        "vision_model.post_layernorm": "ln_post",
+        "visual_projection.weight": "proj",
+        "vision_model.encoder.layers": "transformer.resblocks",
+        "layer_norm": "ln_",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "self_attn.out_proj": "attn.out_proj",
+        "self_attn.q_proj.": "attn.in_proj_",
+        "self_attn.k_proj.": "attn.in_proj_",
+        "self_attn.v_proj.": "attn.in_proj_",
+    }
+    names = {}
+    for name in shapes:
+        other = name
+        for old, new in parts.items():
+            other = other.replace(old, new)
+        names.setdefault(other, []).append(name)
+    return names
+
+
+def _marks_of_svd_unet():
+    shapes = {"label_emb.0.0.weight": (1280, 768), "out.2.weight": (4, 320, 3, 3)}
+    shapes["input_blocks.0.0.weight"] = (320, 8, 3, 3)
+    widths, current, skips = (320, 640, 1280, 1280), 320, [320]
+    for level, width in enumerate(widths):
+        for number in (3 * level + 1, 3 * level + 2):
+            shapes |= _marks_of_block(f"input_blocks.{number}", current, width, attends=level < 3)
+            current = width
+            skips.append(width)
+        if level < 3:
+            shapes[f"input_blocks.{3 * level + 3}.0.op.weight"] = (width, width, 3, 3)
+            skips.append(width)
+    for number in range(12):
+        level = 3 - number // 3
+        shapes |= _marks_of_block(f"output_blocks.{number}", current + skips.pop(), widths[level], attends=level < 3)
+        current = widths[level]
+    return shapes | _marks_of_transformer("middle_block.1", 1280)
+
+
+def _marks_of_block(name, inputs, width, attends):
+    shapes = {f"{name}.0.in_layers.0.weight": (inputs,), f"{name}.0.out_layers.3.weight": (width, width, 3, 3)}
+    return shapes | (_marks_of_transformer(f"{name}.1", width) if attends else {})
+
+
+def _marks_of_transformer(name, width):
+    return {
+        f"{name}.proj_in.weight": (width, width),
+        f"{name}.transformer_blocks.0.attn2.to_k.weight": (width, 1024),
+        f"{name}.time_stack.0.attn1.to_q.weight": (width, width),
+        f"{name}.time_stack.0.attn2.to_q.weight": (width, width),
+    }
 
 
 def _random(name, shape):

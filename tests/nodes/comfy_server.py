@@ -34,8 +34,9 @@ class ComfyServer:
         url: address of its HTTP interface.
     """
 
-    def __init__(self, comfyui, pack, base, arguments=()):
+    def __init__(self, comfyui, pack, base, arguments=(), environment=None):
         self.comfyui, self.base, self.arguments = Path(comfyui), Path(base), list(arguments)
+        self.environment = environment or {}
         self.log = self.base / "server.log"
         self.client_id = str(uuid.uuid4())
         self.process = None
@@ -52,7 +53,7 @@ class ComfyServer:
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         # Threads that wait without spinning: on a busy machine the same run takes a fifth of the time.
         quiet = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
-        environment = {**os.environ, **quiet}
+        environment = {**os.environ, **quiet, **self.environment}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.comfyui, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -169,6 +170,22 @@ class ComfyServer:
         shown = [item for output in outputs.values() for items in output.values() for item in items]
         (shown,) = [item for item in shown if isinstance(item, dict)]
         return self.base / shown["type"] / shown["subfolder"] / shown["filename"]
+
+
+def furnished(comfyui, pack, base, checkpoint, environment=None):
+    """A running ComfyServer with a checkpoint called tiny, random VAEs and CLIP vision tower, and the examples."""
+    import comfy_files
+
+    server = ComfyServer(comfyui, pack, base, environment=environment)
+    models = server.base / "models"
+    (models / "dicetalk" / "tiny").symlink_to(Path(checkpoint).resolve(), target_is_directory=True)
+    comfy_files.write_svd_vae(models / "vae" / "svd_vae.safetensors")
+    comfy_files.write_small_vae(models / "vae" / "small_vae.safetensors")
+    comfy_files.write_clip_vision(models / "clip_vision" / "clip_vision_h.safetensors")
+    server.start()
+    server.upload(Path(pack) / "demo" / "portrait.jpg")
+    server.upload(Path(pack) / "demo" / "speech.flac")
+    return server
 
 
 def _free_port():

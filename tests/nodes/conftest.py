@@ -1,23 +1,21 @@
-"""The server that the tests of the nodes share. Without a ComfyUI in $COMFYUI_PATH these tests are skipped."""
+"""What the tests of the nodes share, besides the server of tests/conftest.py."""
 
-import os
+import sys
 from pathlib import Path
 
-import comfy_files
 import pytest
+import torch
 from comfy_process import load_pack
-from comfy_server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
-def comfyui():
-    """ComfyUI's folder."""
-    folder = Path(os.environ.get("COMFYUI_PATH") or "nowhere")
-    if not (folder / "main.py").is_file():
-        pytest.skip("no ComfyUI found: set COMFYUI_PATH to a ComfyUI folder")
-    return folder
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    """A module that computes on one thread leaves the others as they were."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -27,26 +25,12 @@ def pack(comfyui):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, tiny_checkpoint, comfyui):
-    """A running ComfyUI with the tiny checkpoint, a VAE and a CLIP vision tower of random weights, and the examples."""
-    base = tmp_path_factory.mktemp("comfyui")
-    server = ComfyServer(comfyui, ROOT, base)
-    (base / "models" / "dicetalk" / "tiny").symlink_to(tiny_checkpoint.resolve(), target_is_directory=True)
-    comfy_files.write_svd_vae(base / "models" / "vae" / "svd_vae.safetensors")
-    comfy_files.write_small_vae(base / "models" / "vae" / "small_vae.safetensors")
-    comfy_files.write_clip_vision(base / "models" / "clip_vision" / "clip_vision_h.safetensors")
-    server.start()
-    server.upload(ROOT / "examples" / "portrait.jpg")
-    server.upload(ROOT / "examples" / "speech.flac")
-    yield server
-    server.stop()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Add the end of the server's log to the report of a failed test."""
-    report = yield
-    server = getattr(item, "funcargs", {}).get("server")
-    if report.failed and isinstance(server, ComfyServer):
-        report.sections.append(("end of ComfyUI's log", server.log_tail()))
-    return report
+def comfy_nodes(comfyui, pack):
+    """ComfyUI's module of core nodes, which other modules of its import too, whatever else is called `nodes` here."""
+    sys.path.insert(0, str(comfyui))
+    try:
+        import nodes
+    finally:
+        sys.path.remove(str(comfyui))
+    assert hasattr(nodes, "KSampler")
+    return nodes

@@ -7,6 +7,8 @@ import torch
 
 
 class Parts:
+    audio_token_bytes = 4 * 32 * 1024
+
     def audio_tokens(self, waveform, on_chunk):
         on_chunk(0, 1)
         return torch.zeros(len(waveform) // 1280, 32, 1024), torch.zeros(1, 32, 1024)

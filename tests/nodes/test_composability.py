@@ -1,26 +1,16 @@
 """The MODEL and the GUIDER among ComfyUI's own nodes, in this process, with ComfyUI's real classes."""
 
 import logging
-import sys
 
 import pytest
+import savings
 import torch
-from small_model import FRAMES, LATENT, UNET, SmallModel
+from small_model import FRAMES, LATENT, UNET, WIDTH, SmallModel
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc")
 NAMED_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-
-
-@pytest.fixture(scope="module")
-def comfy_nodes(comfyui, pack):
-    """ComfyUI's module of core nodes, which other modules of its import too, whatever else is called `nodes` here."""
-    sys.path.insert(0, str(comfyui))
-    try:
-        import nodes
-    finally:
-        sys.path.remove(str(comfyui))
-    assert hasattr(nodes, "KSampler")
-    return nodes
+PROCESSOR_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out"
+ADAPTER_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_v_ip.1"
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +101,7 @@ def test_leaving_out_windows_that_no_kept_frame_meets_changes_nothing(small, mon
     guider = small.guider(conditions=small.conditions(frames))
     every_window = [windows(frames + 25, step) for step in range(steps)]
     kept, _ = small.sample(guider, sampler, steps=steps)
-    assert sum(map(len, guider._plan)) < sum(map(len, every_window))
+    assert sum(map(len, guider._plans[25])) < sum(map(len, every_window))
     monkeypatch.setattr(guider, "_window_plan", lambda *args: every_window)
     assert torch.equal(kept, small.sample(guider, sampler, steps=steps)[0])
 
@@ -163,7 +153,7 @@ def test_noise_mask_leaves_what_it_covers(small, frames_of_mask):
     assert not torch.allclose(frames[..., 2:], latent["samples"][..., 2:], atol=1e-1)
 
 
-def test_steps_may_be_split_between_two_samplers(small, plain):
+def test_steps_may_be_split_between_two_samplers(small, plain, monkeypatch):
     from comfy_extras.nodes_custom_sampler import DisableNoise, SamplerCustomAdvanced
 
     guider = small.guider()
@@ -171,11 +161,28 @@ def test_steps_may_be_split_between_two_samplers(small, plain):
 
     sigmas, euler = small.sigmas(guider), comfy.samplers.sampler_object("euler")
     first, _ = small.sample(guider, euler, sigmas[:2])
-    assert first.isfinite().all()
+    seen, predict = [], guider.predict_noise
+    monkeypatch.setattr(guider, "predict_noise", lambda x, *args, **more: seen.append(x) or predict(x, *args, **more))
     no_noise = DisableNoise.execute().result[0]
     with torch.inference_mode():
         second, _ = SamplerCustomAdvanced.execute(no_noise, guider, euler, sigmas[1:], {"samples": first}).result
     assert second["samples"].shape == plain.shape and second["samples"].isfinite().all()
+    # The extra window is not in the LATENT: it begins with the noise of this step, as the clip's frames have it.
+    clip, extra = seen[0][:FRAMES].std(), seen[0][FRAMES:].std()
+    assert 0.7 < extra / clip < 1.4 and extra == pytest.approx(float(sigmas[1]), rel=0.3)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "uni_pc"])
+def test_the_sampler_node_has_the_sigmas_of_ksampler(small, sampler, monkeypatch):
+    import comfy.samplers
+
+    sampling, guider = small.module("nodes.sampling"), small.guider()
+    used = []
+    monkeypatch.setattr(guider, "sample", lambda noise, latent, sampler, sigmas, **_: used.append(sigmas) or latent)
+    monkeypatch.setattr(sampling, "make_guider", lambda **_: (guider, small.start(guider)))
+    sampling.DiceTalkSampler.execute(0, 9, sampler, "karras", model=small.patcher)
+    wanted = comfy.samplers.KSampler(small.patcher, 9, torch.device("cpu"), sampler, "karras").sigmas
+    assert len(wanted) == 10 and torch.equal(used[0], wanted)
 
 
 def test_no_sigmas_leave_the_latent(small):
@@ -221,11 +228,11 @@ def test_guider_refuses_another_kind_of_model(small):
 # What stands between MODEL and guider
 
 
-def lora(down, up, alpha=None, layer=NAMED_LAYER):
+def lora(down, up, alpha=None, layer=NAMED_LAYER, inputs=UNET["block_out_channels"][0]):
     random = torch.Generator().manual_seed(1)
     width = UNET["block_out_channels"][0]
     tensors = {
-        layer + down: torch.randn(2, width, generator=random),
+        layer + down: torch.randn(2, inputs, generator=random),
         layer + up: torch.randn(width, 2, generator=random),
     }
     return tensors | ({layer + alpha: torch.tensor(2.0)} if alpha else {})
@@ -237,8 +244,12 @@ def lora(down, up, alpha=None, layer=NAMED_LAYER):
         lora(".lora_down.weight", ".lora_up.weight", ".alpha", "lora_unet_" + NAMED_LAYER.replace(".", "_")),
         lora(".lora_A.weight", ".lora_B.weight", layer="diffusion_model." + NAMED_LAYER),
         lora(".lora.down.weight", ".lora.up.weight", layer="diffusion_model." + NAMED_LAYER),
+        lora(".lora_A.weight", ".lora_B.weight", layer="unet." + NAMED_LAYER),
+        lora(".lora_A.weight", ".lora_B.weight", layer=NAMED_LAYER),
+        lora("_lora.down.weight", "_lora.up.weight", layer="unet." + PROCESSOR_LAYER),
+        lora(".lora_A.weight", ".lora_B.weight", layer="unet." + ADAPTER_LAYER, inputs=WIDTH),
     ],
-    ids=["kohya", "PEFT", "diffusers"],
+    ids=["kohya", "PEFT", "diffusers", "pipeline", "without prefix", "processor", "emotion adapter"],
 )
 def test_lora_changes_the_frames_and_strength_zero_does_not(
     small, plain, comfy_nodes, monkeypatch, tmp_path, tensors, caplog
@@ -257,7 +268,7 @@ def test_lora_changes_the_frames_and_strength_zero_does_not(
     assert torch.equal(small.sample(small.guider(unpatched))[0], plain)
 
 
-def test_torch_compile_gives_the_same_frames(small, plain, monkeypatch):
+def test_torch_compile_gives_the_same_frames_from_one_graph(small, plain, monkeypatch):
     """As TorchCompileModel compiles, with a quicker backend than it offers, and the attention that GPUs get."""
     from comfy.ldm.modules.attention import attention_pytorch
     from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -265,7 +276,11 @@ def test_torch_compile_gives_the_same_frames(small, plain, monkeypatch):
     monkeypatch.setattr(small.module("nodes.model"), "optimized_attention", attention_pytorch)
     compiled = small.patcher.clone()
     set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     assert torch.allclose(small.sample(small.guider(compiled))[0], plain, atol=1e-3)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
 def cached(small, name, threshold, start=0.0, end=1.0):
@@ -373,6 +388,24 @@ def test_guidance_that_calls_the_model_again_is_refused(small):
         small.sample(small.guider(patcher))
 
 
+def test_replaced_attention_is_refused(small):
+    from comfy_extras.nodes_sag import SelfAttentionGuidance
+
+    patcher = SelfAttentionGuidance.execute(small.patcher, 0.5, 2.0).result[0]
+    conditions = small.conditions(latent=(4, 8, 8))  # that node does nothing where a side is 4
+    with pytest.raises(ValueError, match="replaces attention inside the UNet"):
+        small.sample(small.guider(patcher, conditions))
+
+
+def test_patches_inside_the_unet_are_told_to_have_no_effect(small, plain, caplog):
+    from comfy_extras.nodes_tomesd import TomePatchModel
+
+    patcher = TomePatchModel.execute(small.patcher, 0.5).result[0]
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(small.sample(small.guider(patcher))[0], plain)
+    assert "have no effect on DICE-Talk's: attn1_patch, attn1_output_patch" in caplog.text
+
+
 def test_two_way_guidance_functions_are_told_to_have_no_effect(small, plain, caplog):
     from comfy_extras.nodes_model_advanced import RescaleCFG
 
@@ -380,6 +413,18 @@ def test_two_way_guidance_functions_are_told_to_have_no_effect(small, plain, cap
     with caplog.at_level(logging.WARNING):
         assert torch.equal(small.sample(small.guider(patcher))[0], plain)
     assert "sampler_cfg_function on the MODEL has no effect" in caplog.text
+
+
+def test_context_windows_are_told_to_have_no_effect(small, plain, caplog):
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+    options = {"context_length": 4, "context_overlap": 1, "context_schedule": "standard_static", "context_stride": 1}
+    patcher = ContextWindowsManualNode.execute(
+        small.patcher, **options, closed_loop=False, fuse_method="pyramid", dim=0, freenoise=False
+    ).result[0]
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(small.sample(small.guider(patcher))[0], plain)
+    assert "Context windows on the MODEL have no effect" in caplog.text
 
 
 def test_model_sampling_continuous_edm(small, plain):
@@ -415,6 +460,23 @@ def test_saved_model_is_loaded_again_with_its_patches_and_sigmas(small, comfy_no
     loaded = small.load(saved)
     assert float(small.sigmas(small.guider(loaded))[0]) == pytest.approx(300)
     assert torch.equal(small.sample(small.guider(loaded))[0], small.sample(small.guider(model))[0])
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("sigma_max", torch.ones(2), "edm_vpred.sigma_max that is not one positive number"),
+        ("sigma_max", torch.tensor(float("nan")), "edm_vpred.sigma_max that is not one positive number"),
+        ("sigma_min", torch.tensor(0.0), "edm_vpred.sigma_min that is not one positive number"),
+        ("sigma_max", torch.tensor(1j), "edm_vpred.sigma_max that is not one positive number"),
+        ("other", torch.tensor(3.0), "edm_vpred.other unexpected"),
+    ],
+)
+def test_settings_that_save_model_does_not_write_are_refused(small, unet_file, tmp_path, name, value, words):
+    tensors = torch.load(unet_file, weights_only=True)
+    torch.save({**tensors, f"edm_vpred.{name}": value}, tmp_path / "unet.pth")
+    with pytest.raises(small.module("dicetalk.errors").InputError, match=words):
+        small.load(tmp_path / "unet.pth")
 
 
 def test_multigpu_split_of_the_branches_gives_the_same_frames(small, unet_file):
@@ -469,3 +531,10 @@ def test_the_latent_can_be_upscaled_saved_loaded_and_decoded(small, plain, comfy
     (tiled,) = comfy_nodes.VAEDecodeTiled().decode(vae, latent, 64, 16)
     assert frames.shape == tiled.shape == (FRAMES, 32, 32, 3)
     assert frames.isfinite().all() and tiled.isfinite().all()
+
+
+def test_the_table_of_savings_shows_what_each_leaves_out(small):
+    rows = {name: (pictures, distance) for name, pictures, distance in savings.measure(small, steps=8, frames=7)}
+    assert all(0 < pictures <= 1 for pictures, _ in rows.values())
+    assert all((pictures == 1) == (distance == 0) for pictures, distance in rows.values())
+    assert rows["guidance_from 100, guidance_to 0.5"][0] < rows["guidance_from 100, guidance_to 0"][0] < 1

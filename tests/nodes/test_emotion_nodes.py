@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from dicetalk.checkpoints import load_part, load_priors
 from dicetalk.emotion import BankOptions, TokenMix, load_emotion, mix, parse_emotion, save_emotion
 from dicetalk.emotion.bank import usage
+from dicetalk.emotion.chart import COLOURS
 
 QUICK_START = json.loads((Path(__file__).parent / "graphs" / "quick_start.json").read_text())
 
@@ -131,6 +132,7 @@ def test_bank_sets_the_options_and_shows_usage_and_correlation(server, folder, p
     graph.save(sharp, "sharp")
     graph.save(nearest, "nearest")
     graph.add("PreviewImage", images=[sharp[0], 1])
+    graph.add("PreviewAny", source=[sharp[0], 2])
     outputs = server.run(graph)
 
     options = BankOptions("top-k", 4, 0.5)
@@ -141,8 +143,15 @@ def test_bank_sets_the_options_and_shows_usage_and_correlation(server, folder, p
     assert shown.width > 64 * 14 and shown.height > (8 + 8) * 26 + 8 * 42
     assert shown.getextrema() != ((255, 255),) * 3
     assert shown.tobytes() != Image.open(server.saved_file({"": outputs[nearest[0]]})).tobytes()
-    wired = Image.open(server.saved_file({"": outputs[str(len(graph))]}))
+    wired = Image.open(server.saved_file({"": outputs[str(len(graph) - 1)]}))
     assert np.abs(np.asarray(wired, int) - np.asarray(shown, int)).max() <= 1
+
+    used, correlated = outputs[str(len(graph))]["text"][0].split("\n\n")
+    rows = [row.split(",") for row in used.splitlines()[1:]]
+    shares = np.array([row[2:] for row in rows[:9]], float)  # happy: averaged, then by its eight heads
+    assert [row[:2] for row in rows[:9]] == [["happy", str(head)] for head in ("average", *range(8))]
+    assert np.allclose(shares[0], shares[1:].mean(0), atol=1e-4) and ((shares[1:] > 0).sum(1) == 4).all()
+    assert correlated.startswith("correlation,happy,angry,") and len(correlated.splitlines()) == 1 + len(priors)
 
 
 def test_bank_usage_under_comfyui_is_the_librarys(pack, tiny_checkpoint, priors):
@@ -160,7 +169,7 @@ def test_bank_usage_under_comfyui_is_the_librarys(pack, tiny_checkpoint, priors)
     assert np.abs(shares.sum(-1) - 1).max() < 1e-5
 
 
-def test_mixed_timed_and_saved_emotions_each_change_the_video(server, folder, priors):
+def test_mixed_timed_clip_driven_and_saved_emotions_each_change_the_video(server, folder, priors):
     graph = Graph()
     for number in range(1, 8):
         node = QUICK_START[str(number)]
@@ -174,6 +183,16 @@ def test_mixed_timed_and_saved_emotions_each_change_the_video(server, folder, pr
         "plain": happy,
         "mixed": mixed,
         "timed": graph.timeline(parts, "0s happy; 0.2s emotion_a", emotion_a=mixed),
+        "from a clip": graph.add(
+            "DiceTalkEmotionFromClip",
+            dicetalk=parts,
+            embedder="evidence",
+            mode="one emotion",
+            face_model="none",
+            voice_model="none",
+            fps=0.0,
+            audio=["2", 0],
+        ),
     }
     graph.save(mixed, "kept")
 
@@ -198,7 +217,7 @@ def test_mixed_timed_and_saved_emotions_each_change_the_video(server, folder, pr
     results = {name: read(outputs, nodes) for name, nodes in saved.items()}
     plain_latent, plain_video = results["plain"]
     assert plain_latent.shape[0] == len(plain_video) == 3
-    for name in ("mixed", "timed"):
+    for name in ("mixed", "timed", "from a clip"):
         latent, video = results[name]
         assert np.abs(latent - plain_latent).max() > 1e-3
         assert np.any(video != plain_video)
@@ -257,6 +276,38 @@ def test_name_that_is_no_plain_file_name_is_refused_and_nothing_written(server, 
     with pytest.raises(PromptError):
         server.run(Graph({"1": {"class_type": "DiceTalkLoadEmotion", "inputs": {"name": name}}}))
     assert sorted((server.base / "models").rglob("*")) == before
+
+
+def picture_of(server, outputs, node):
+    return np.asarray(Image.open(server.saved_file({"": outputs[node]})).convert("RGB"))
+
+
+def test_the_nodes_that_save_and_load_show_the_emotion_by_the_eight_of_a_checkpoint(server, folder, tiny_checkpoint):
+    graph = Graph()
+    parts = graph.parts()
+    moods = {"mood": graph.emotion(parts, "happy"), "scene": graph.timeline(parts, "0s happy; 1s fear")}
+    nodes = {name: graph.save(emotion, name)[0] for name, emotion in moods.items()}
+    outputs = server.run(graph)
+    pictures = {name: picture_of(server, outputs, node) for name, node in nodes.items()}
+    for name, shown in {"mood": ("happy",), "scene": ("happy", "fear")}.items():
+        again = Graph()
+        loaded = again.add("DiceTalkLoadEmotion", name=name)
+        again.save(loaded, name, overwrite=True)
+        assert np.array_equal(picture_of(server, server.run(again), loaded[0]), pictures[name])
+        colours = [(pictures[name] == COLOURS[each]).all(-1).sum() for each in ("happy", "fear", "sad")]
+        assert [number > 100 for number in colours[:2]] == [True, "fear" in shown] and colours[2] < 300
+
+    link = server.base / "models" / "dicetalk" / "tiny"
+    link.unlink()
+    try:  # without a checkpoint they do the same, and show nothing
+        again = Graph()
+        loaded = again.add("DiceTalkLoadEmotion", name="mood")
+        saved = again.save(loaded, "copy")
+        outputs = server.run(again)
+        assert not outputs.get(loaded[0]) and not outputs.get(saved[0])
+        assert load_emotion(folder / "copy.safetensors") == load_emotion(folder / "mood.safetensors")
+    finally:
+        link.symlink_to(tiny_checkpoint, target_is_directory=True)
 
 
 def test_name_from_another_node_is_checked_too(server, folder):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,9 @@ class Case:
         verify.fill(native.diffusion_model, dtype=dtype)
         cpu = torch.device("cpu")
         self.patcher = comfy.model_patcher.ModelPatcher(native, cpu, cpu)
-        self.pose_guider = verify.fill(importlib.import_module(f"{pack.__name__}.dicetalk").PoseGuider(
-            **self.config["pose_guider"]
-        ))
+        self.pose_guider = verify.fill(
+            importlib.import_module(f"{pack.__name__}.dicetalk").PoseGuider(**self.config["pose_guider"])
+        )
         self.pack = pack
 
     def __getitem__(self, name):
@@ -92,6 +93,23 @@ def test_guider_and_pipeline_give_the_same_latents_for_the_same_noise(pack, shor
     with torch.no_grad():
         pipeline = sampling.sample(unet, short.conditions(), noise, scheduler, 3, 1.5, 2.0)
     assert (short.sample(noise=noise) - pipeline).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "heun"])
+def test_values_that_are_not_finite_are_one_error(short, monkeypatch, sampler):
+    apply = short.patcher.model.apply_model
+    monkeypatch.setattr(short.patcher.model, "apply_model", lambda *args, **kwargs: apply(*args, **kwargs) * math.nan)
+    with pytest.raises(ValueError, match="Sampling gave values that are not finite .*weight_dtype .*reference_scale"):
+        short.sample(sampler=sampler, steps=2)
+
+
+def test_the_command_line_takes_the_scales_that_the_node_takes(pack):
+    generate, sampling = (
+        importlib.import_module(f"{pack.__name__}.{m}") for m in ("dicetalk.commands.generate", "nodes.sampling")
+    )
+    inputs = {each.id: each for each in sampling.DiceTalkSampler.define_schema().inputs}
+    for name in ("reference_scale", "emotion_scale"):
+        assert (inputs[name].min, inputs[name].max) == (0, generate.LARGEST_SCALE)
 
 
 @pytest.mark.parametrize("scales, branches", [((1.0, 6.0), 2), ((3.0, 3.0), 2), ((1.0, 1.0), 1), ((3.0, 6.0), 3)])

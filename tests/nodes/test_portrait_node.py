@@ -1,5 +1,6 @@
 """What DICE-Talk Portrait takes and refuses, with stand-ins for the encoders."""
 
+import gc
 import importlib
 
 import numpy as np
@@ -33,9 +34,10 @@ def module(pack):
 
 @pytest.fixture(autouse=True)
 def no_preview(module, monkeypatch):
-    monkeypatch.setattr(module.ui, "PreviewImage", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "shown", lambda *args: None)
 
 
+@torch.inference_mode()  # as ComfyUI runs nodes; else the towers' activations stay for gradients
 def run(module, image, bboxes=None, mask=None, vae=None, clip=None, short_side=128, crop=False, margin=0.5):
     node = module.DiceTalkPortrait
     return node.execute(image, clip or ClipVision(), vae or Vae(), short_side, crop, margin, bboxes, mask).args
@@ -96,3 +98,33 @@ def test_what_cannot_be_used_is_named(module, change, problem):
 def test_no_face_says_how_to_give_one(module):
     with pytest.raises(ValueError, match="face"):
         run(module, torch.from_numpy(np.full((1, 120, 200, 3), 0.5, np.float32)))
+
+
+def test_one_checkpoint_file_gives_the_same_as_separate_loaders(module, comfy_nodes, monkeypatch, tmp_path):
+    import comfy_files
+    import folder_paths
+    from comfy_extras.nodes_video_model import ImageOnlyCheckpointLoader
+
+    files = {"checkpoints": "svd_xt.safetensors", "clip_vision": "tower.safetensors", "vae": "vae.safetensors"}
+    comfy_files.write_svd_checkpoint(tmp_path / files["checkpoints"])
+    comfy_files.write_clip_vision(tmp_path / files["clip_vision"])
+    comfy_files.write_svd_vae(tmp_path / files["vae"])
+    monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda kind, name: str(tmp_path / name))
+
+    clip, vae = ImageOnlyCheckpointLoader().load_checkpoint(files["checkpoints"])[1:]
+    together, *_ = run(module, picture(), BOX, vae=vae, clip=clip, short_side=64)
+    clip = vae = _unloaded()
+    (clip,) = comfy_nodes.CLIPVisionLoader().load_clip(files["clip_vision"])
+    (vae,) = comfy_nodes.VAELoader().load_vae(files["vae"])
+    apart, *_ = run(module, picture(), BOX, vae=vae, clip=clip, short_side=64)
+    clip = vae = _unloaded()
+    assert together.latent.std() > 0 and torch.equal(together.latent, apart.latent)
+    assert together.clip_embeds.std() > 0 and torch.equal(together.clip_embeds, apart.clip_embeds)
+
+
+def _unloaded():
+    """Have ComfyUI forget its models, gigabytes here."""
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+    gc.collect()

@@ -1,0 +1,200 @@
+"""The server's end of the loader's Download button: what is missing, get it, stop.
+
+    GET  /dicetalk/download           what is missing and how far the download is
+    POST /dicetalk/download           start; 409 while one is running
+    POST /dicetalk/download/cancel    stop; what is fetched is kept
+
+Nothing in a request chooses what is fetched, from where, or to which place: a POST takes the JSON object {} and nothing
+else. ComfyUI refuses pages of other sites only on a loopback address and without --enable-cors-header, so that these
+routes look at the request's origin themselves.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import folder_paths
+from aiohttp import web
+
+from ..dicetalk.checkpoints import PARTS, find_checkpoints
+from ..dicetalk.download import fetch, left_to_fetch, missing_files, plan_download
+from ..dicetalk.errors import InputError
+from ..dicetalk.files import require_space
+from .loader import checkpoint_roots
+
+GROUPS = ("dice-talk", "whisper", "emotions")
+"""What the loader loads. Stable Video Diffusion is the business of ComfyUI's own loaders."""
+
+_LONGEST_BODY = 1024
+
+
+class Download:
+    """The one download of this server.
+
+    Attributes:
+        state: "idle", "asking" (the hub, for sizes), "fetching" or "stopping".
+        file, done, total: the file being fetched, and bytes of all files together.
+        error: why the last download ended early, in one sentence; None if it did not.
+    """
+
+    def __init__(self):
+        self.state, self.file, self.done, self.total, self.error = "idle", None, 0, 0, None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def start(self, folder):
+        """Begin to fetch what the checkpoint in `folder` lacks; False if a download is running."""
+        with self._lock:
+            if self.state != "idle":
+                return False
+            self.state, self.file, self.done, self.total, self.error = "asking", None, 0, 0, None
+            self._stop.clear()
+        threading.Thread(target=self._run, args=(folder,), name="DICE-Talk download", daemon=True).start()
+        return True
+
+    def cancel(self):
+        """Stop at the next request, or the next piece that comes in; where none does, after 10 s without an answer."""
+        with self._lock:
+            if self.state != "idle":
+                self.state = "stopping"
+                self._stop.set()
+
+    def _run(self, folder):
+        error = None
+        try:
+            self._fetch_all(folder)
+        except Exception as problem:
+            if self._stop.is_set():  # whatever came of it
+                pass
+            elif isinstance(problem, InputError):
+                error = str(problem)
+            else:
+                logging.exception("DICE-Talk: the download failed")
+                error = f"The download failed ({type(problem).__name__}: {problem}); ComfyUI's log tells more."
+        with self._lock:
+            self.state, self.file, self.error = "idle", None, error
+
+    def _fetch_all(self, folder):
+        files, refusals = plan_download(folder, GROUPS, on_request=self._check)
+        self.total = sum(file.size for file in files)
+        require_space(folder, left_to_fetch(files))
+        before = 0
+        for file in files:
+            self._step(before, file)
+            fetch(file, lambda count, before=before, file=file: self._step(before + count, file))
+            before += file.size
+        self.done = before
+        if refusals:
+            raise InputError(" ".join(refusals.values()))
+
+    def _check(self):
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _step(self, done, file):
+        with self._lock:
+            self._check()
+            self.state, self.file, self.done = "fetching", file.target.name, done
+
+
+class _Stopped(Exception):
+    pass
+
+
+def state(download):
+    """What the node shows, as a JSON value."""
+    found = find_checkpoints(checkpoint_roots())
+    folder, missing = target(found)
+    return {
+        "complete": [name for name, checkpoint in found.items() if not lacking(checkpoint)],
+        "folder": str(folder),
+        "missing": [path.relative_to(folder).as_posix() for names in missing.values() for path in names.values()],
+        "svd": _has_svd(),
+        "svd_folder": folder_paths.get_folder_paths("checkpoints")[0],
+        "error": download.error if missing else None,
+        **{name: getattr(download, name) for name in ("state", "file", "done", "total")},
+    }
+
+
+def target(found):
+    """The folder that a download completes, and what it lacks: the first trained checkpoint that lacks something.
+
+    Without any trained one, a new one in ComfyUI's models/dicetalk.
+    """
+    trained = [checkpoint for checkpoint in found.values() if not checkpoint.untrained]
+    for checkpoint in trained:
+        if missing := lacking(checkpoint):
+            return checkpoint.root, missing
+    folder = trained[0].root if trained else checkpoint_roots()[0]
+    return folder, {} if trained else missing_files(folder, GROUPS)
+
+
+def lacking(checkpoint):
+    """What a checkpoint lacks, in the form of `missing_files`; folders that it shares with others count as there."""
+    shared = [kind for kind in ("whisper", "emotions") if getattr(checkpoint, kind)]
+    shared = [kind for kind in shared if getattr(checkpoint, kind).parent != checkpoint.root]
+    if all(part in checkpoint.files for part in PARTS):
+        shared.append("dice-talk")
+    return missing_files(checkpoint.root, [group for group in GROUPS if group not in shared])
+
+
+def _has_svd():
+    names = [name for kind in ("checkpoints", "vae") for name in folder_paths.get_filename_list(kind)]
+    return any("svd" in Path(name).name.lower() for name in names)
+
+
+def register_routes():
+    """Add the routes to ComfyUI's server, if there is one."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+    download = Download()
+
+    @server.routes.get("/dicetalk/download")
+    async def tell(request):
+        _refuse_foreign(request)
+        return await _told(download)
+
+    @server.routes.post("/dicetalk/download")
+    async def start(request):
+        await _require_empty(request)
+        folder, missing = await asyncio.to_thread(lambda: target(find_checkpoints(checkpoint_roots())))
+        if missing and not download.start(folder):
+            raise _refusal(web.HTTPConflict, "A download is running already.")
+        return await _told(download, 202 if missing else 200)
+
+    @server.routes.post("/dicetalk/download/cancel")
+    async def cancel(request):
+        await _require_empty(request)
+        download.cancel()
+        return await _told(download)
+
+
+async def _told(download, status=200):
+    # in a thread, as it looks through folders, which may be on a network
+    return web.json_response(await asyncio.to_thread(state, download), status=status)
+
+
+def _refuse_foreign(request):
+    """403 for a page of another site. Browsers say where a request comes from; programs that are none say nothing."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    foreign = site not in ("same-origin", "none") if site else origin and urlsplit(origin).netloc != request.host
+    if foreign:
+        raise _refusal(web.HTTPForbidden, "Only ComfyUI's own page may ask for this.")
+
+
+async def _require_empty(request):
+    _refuse_foreign(request)
+    if request.content_type != "application/json":
+        raise _refusal(web.HTTPUnsupportedMediaType, "The body must be JSON, with Content-Type application/json.")
+    if (await request.content.read(_LONGEST_BODY)).strip() != b"{}":
+        raise _refusal(web.HTTPBadRequest, "This takes no settings: send the JSON object {}.")
+
+
+def _refusal(kind, problem):
+    return kind(text=json.dumps({"error": problem}), content_type="application/json")

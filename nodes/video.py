@@ -1,0 +1,334 @@
+"""DICE-Talk Video."""
+
+import copy
+import logging
+import math
+import os
+from contextlib import contextmanager
+from fractions import Fraction
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import Input, Types, io
+
+from ..dicetalk.decoding import CHUNK, CONTEXT, REACH, decode_in_chunks, require_finite_frames
+from ..dicetalk.errors import InputError
+from ..dicetalk.memory import is_out_of_memory
+from ..dicetalk.sampling import LATENT_CHANNELS
+
+InterpModel = io.Custom("INTERP_MODEL")
+_NOT_FINITE_REMEDY = (
+    "start ComfyUI with --fp32-vae, or load the VAE's file anew; the sampled latent is kept for the next run"
+)
+_REMEDY = "make smaller pictures, or start ComfyUI with --cpu-vae; the sampled latent is kept for the next run"
+
+
+class LatentVideo(Input.Video):
+    """A VIDEO that is decoded, a few frames at a time, whenever someone takes its frames.
+
+    Args:
+        latents: (N, 4, h, w), as VAE Decode takes them.
+        vae: ComfyUI's VAE.
+        fps: of the latents; twice that comes out with an `interp_model`.
+        audio: AUDIO of one clip; what is longer than the pictures is cut.
+        interp_model: ComfyUI's INTERP_MODEL, which adds a frame between every two: 2N - 1 in all.
+        chunk_size, context: see `dicetalk.decoding`.
+    """
+
+    def __init__(self, latents, vae, fps, audio=None, interp_model=None, chunk_size=CHUNK, context=CONTEXT):
+        self._latents, self._vae, self._audio, self._interp_model = latents, vae, audio, interp_model
+        self._fps = Fraction(fps).limit_denominator(1001) * (1 if interp_model is None else 2)
+        self._chunk_size, self._context = chunk_size, context if _is_temporal(vae) else 0
+        self._fits = None
+        self._first, self._stop = 0, len(latents) if interp_model is None else 2 * len(latents) - 1
+
+    def get_frame_count(self) -> int:
+        return self._stop - self._first
+
+    def get_frame_rate(self) -> Fraction:
+        return self._fps
+
+    def get_duration(self) -> float:
+        return float(self.get_frame_count() / self._fps)
+
+    def get_dimensions(self) -> tuple[int, int]:
+        height, width = (side * self._vae.spacial_compression_decode() for side in self._latents.shape[-2:])
+        return width, height
+
+    def get_bit_depth(self) -> int:
+        return 8
+
+    def get_color_space(self) -> str:
+        return "sRGB"
+
+    def get_container_format(self) -> str:
+        return "mov,mp4,m4a,3gp,3g2,mj2"  # what FFmpeg calls the MP4 that `get_stream_source` gives
+
+    def as_trimmed(self, start_time=None, duration=None, strict_duration=False):
+        """The part from `start_time` (from the end if negative) on, `duration` seconds long (0: to the end).
+
+        Whole frames alone, of which those that begin within that time; the sound starts with the first of them. None
+        if there are none, or with `strict_duration` not as many.
+        """
+        start_time, duration, whole = start_time or 0, duration or 0, self.get_duration()
+        start = max(whole + start_time, 0) if start_time < 0 else start_time
+        if duration < 0 or strict_duration and start + duration > whole + 1e-6:
+            return None
+        trimmed = copy.copy(self)
+        trimmed._first = self._first + self._frames_before(start)
+        if duration:
+            trimmed._stop = min(self._stop, self._first + self._frames_before(start + duration))
+        return trimmed if trimmed._first < trimmed._stop else None
+
+    def _frames_before(self, seconds):
+        return math.ceil(
+            round(seconds * self._fps, 6)
+        )  # seconds that are a frame's, but for rounding, are that frame's
+
+    def get_components(self) -> Types.VideoComponents:
+        """All frames at once, as tensors: the whole is decoded into memory."""
+        images, filled = None, 0
+        for frame in self._frames():
+            if images is None:
+                images = torch.empty((self.get_frame_count(), *frame.shape), dtype=frame.dtype)
+            images[filled] = frame
+            filled += 1
+        audio = None
+        if self._audio is not None:
+            begin, end = self._samples()
+            audio = {**self._audio, "waveform": self._audio["waveform"][:, :, begin:end]}
+        return Types.VideoComponents(images=images, audio=audio, frame_rate=self._fps)
+
+    def save_to(
+        self,
+        path,
+        format=Types.VideoContainer.AUTO,
+        codec=Types.VideoCodec.AUTO,
+        metadata=None,
+        bit_depth=None,
+        crf=None,
+        color_space=None,
+    ):
+        """Decode, encode and write a few frames at a time; `path` gets its name when it is complete."""
+        from ..dicetalk.video import write_video
+
+        encoding = _encoding(path, format, codec, bit_depth, crf, color_space)
+        frames = (frame.float().numpy() for frame in self._frames())
+        sound = None if self._audio is None else self._sound()
+        rate = None if self._audio is None else self._audio["sample_rate"]
+        write_video(path, frames, self._fps, sound, rate, metadata, encoding)
+
+    def _samples(self):
+        rate = self._audio["sample_rate"]
+        return round(self._first / self._fps * rate), round(self._stop / self._fps * rate)
+
+    def _sound(self):
+        """One second at a time; channels are mixed where files have no such number."""
+        from ..dicetalk.video import LAYOUTS
+
+        waveform, second = self._audio["waveform"][0], int(self._audio["sample_rate"])
+        begin, end = self._samples()
+        for start in range(begin, end, second):
+            block = waveform[:, start : min(start + second, end)].float().cpu()
+            yield (block if len(block) in LAYOUTS else block.mean(0, keepdim=True)).numpy()
+
+    def _frames(self):
+        """(height, width, 3) in 0..1, one after the other, on the CPU."""
+        progress = comfy.utils.ProgressBar(self.get_frame_count())
+        for piece in self._pieces():
+            for frame in piece.cpu():
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                yield frame
+                progress.update(1)
+
+    def _pieces(self):
+        """(n, height, width, 3): the frames that are wanted."""
+        if self._interp_model is None:
+            yield from self._decoded(self._first, self._stop)
+            return
+        skip, left = self._first % 2, self.get_frame_count()
+        for piece in self._doubled(self._decoded(self._first // 2, self._stop // 2 + 1)):
+            piece = piece[skip : skip + left]
+            skip, left = 0, left - len(piece)
+            yield piece
+
+    def _decoded(self, start, stop):
+        if self._fits is None:  # once, so that saving again gives the same frames
+            self._fits = _frames_that_fit(self._vae, self._latents, self._chunk_size + 2 * self._context)
+        context = min(self._context, self._fits // 3)  # so that no frame is decoded more than three times
+        if context < self._context:
+            logging.warning("Memory is short: DICE-Talk Video decodes with a context of %d frames only.", context)
+        return decode_in_chunks(
+            self._decode,
+            self._latents,
+            max(1, min(self._chunk_size, self._fits - 2 * context)),
+            context,
+            start,
+            stop,
+            out_of_memory=lambda error: comfy.model_management.is_oom(error) or is_out_of_memory(error),
+            release=comfy.model_management.soft_empty_cache,
+            remedy=_REMEDY,
+            fits=self._fits,
+        )
+
+    def _decode(self, latents):
+        frames = self._decode_unchecked(latents)
+        require_finite_frames(frames, _NOT_FINITE_REMEDY)
+        return frames
+
+    def _decode_unchecked(self, latents):
+        vae = self._vae
+        with torch.inference_mode(), _cancellable(vae.first_stage_model), _silent():
+            if not _is_temporal(vae):
+                return vae.decode(latents)
+            # VAE.decode would split the frames again, by its estimate of memory, and decode each alone after that.
+            with comfy.model_management.cuda_device_context(vae.device):
+                _load(vae, latents, len(latents))
+                frames = vae.first_stage_model.decode(latents.to(vae.device, vae.vae_dtype))
+                frames = frames.to(vae.output_device, vae.vae_output_dtype(), copy=True)
+                return vae.process_output(frames).movedim(1, -1)
+
+    def _doubled(self, pieces):
+        from comfy_extras.nodes_frame_interpolation import FrameInterpolate
+
+        model, last = self._interp_model, None
+        for piece in pieces:
+            joined = piece if last is None else torch.cat([last, piece])
+            with torch.inference_mode(), _cancellable(model.model), _silent():
+                doubled = FrameInterpolate.execute(model, joined, 2).result[0]
+            yield doubled if last is None else doubled[1:]
+            last = piece[-1:]
+
+
+def _is_temporal(vae):
+    """Whether the VAE mixes the frames that it decodes together, as that of Stable Video Diffusion does."""
+    from comfy.ldm.modules.temporal_ae import VideoDecoder
+
+    return isinstance(getattr(vae.first_stage_model, "decoder", None), VideoDecoder)
+
+
+def _load(vae, latents, frames):
+    """Have the VAE loaded, with room for decoding that many frames; returns the bytes that one takes."""
+    each = vae.memory_used_decode(latents.shape, vae.vae_dtype)
+    comfy.model_management.load_models_gpu(
+        [vae.patcher], memory_required=each * frames, force_full_load=vae.disable_offload
+    )
+    return each
+
+
+def _frames_that_fit(vae, latents, wanted):
+    each = _load(vae, latents, min(wanted, len(latents)))
+    return int(vae.patcher.get_free_memory(vae.device) / each)
+
+
+@contextmanager
+def _cancellable(model):
+    """Let Cancel take effect between a model's layers."""
+
+    def check(module, inputs):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    hooks = [module.register_forward_pre_hook(check) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _silent():
+    """Keep what runs for each chunk from starting the progress bar anew."""
+    hook = comfy.utils.PROGRESS_BAR_HOOK
+    comfy.utils.set_progress_bar_global_hook(None)
+    try:
+        yield
+    finally:
+        comfy.utils.set_progress_bar_global_hook(hook)
+
+
+def _encoding(path, container, codec, bit_depth, crf, color_space):
+    from ..dicetalk.video import COLORS, ENCODERS, FORMATS, Encoding
+
+    container, codec = Types.VideoContainer(container).value, Types.VideoCodec(codec).value
+    if container == "auto":
+        suffix = os.path.splitext(path)[1][1:].lower() if isinstance(path, (str, os.PathLike)) else ""
+        container = suffix if suffix in FORMATS else "mp4"
+    if codec == "auto":
+        codec = "av1" if container == "webm" else "h264"
+    color = color_space or "sRGB"
+    for value, known in ((container, FORMATS), (codec, ENCODERS), (color, COLORS)):
+        if value not in known:
+            raise InputError(f"Video cannot be saved as {value}: choose one of {', '.join(known)}.")
+    if container == "webm" and codec != "av1":
+        raise InputError(f"WebM cannot hold {codec}: choose av1, or another format.")
+    return Encoding(container, codec, crf, max(bit_depth or 8, 10 if color.startswith("HDR") else 8), color)
+
+
+class DiceTalkVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DiceTalkVideo",
+            display_name="DICE-Talk Video",
+            category="DICE-Talk",
+            description="The video of a sampled LATENT, with its sound, for Save Video: decoded and written a few "
+            "frames at a time, so that a long clip takes no more memory than a short one.",
+            search_aliases=["vae decode", "create video", "long video", "streaming", "talking head", "frame rate"],
+            inputs=[
+                io.Latent.Input("samples", tooltip="From DICE-Talk Sampler."),
+                io.Vae.Input("vae", tooltip="That of Stable Video Diffusion."),
+                io.Float.Input(
+                    "fps",
+                    default=12.5,
+                    min=1.0,
+                    max=120.0,
+                    step=0.5,
+                    tooltip="Frames per second of samples: 12.5. With interp_model the video has twice as many.",
+                ),
+                io.Audio.Input(
+                    "audio", optional=True, tooltip="From DICE-Talk Audio Features; cut to the video's length."
+                ),
+                InterpModel.Input(
+                    "interp_model",
+                    optional=True,
+                    tooltip="From Load Frame Interpolation Model; doubles the frame rate.",
+                ),
+                io.Int.Input(
+                    "chunk_size",
+                    default=CHUNK,
+                    min=1,
+                    max=4096,
+                    advanced=True,
+                    tooltip="Frames to decode at once, at most; fewer when they do not fit into memory.",
+                ),
+                io.Int.Input(
+                    "context",
+                    default=CONTEXT,
+                    min=0,
+                    max=REACH,
+                    advanced=True,
+                    tooltip="Frames to either side that are decoded with each chunk, so that its borders do not show.",
+                ),
+            ],
+            outputs=[io.Video.Output(display_name="video", tooltip="For Save Video; decoded when it is saved.")],
+        )
+
+    @classmethod
+    def execute(cls, samples, vae, fps, chunk_size, context, audio=None, interp_model=None) -> io.NodeOutput:
+        latents = samples["samples"]
+        if latents.ndim != 4 or not len(latents):
+            raise InputError(
+                f"samples is a latent of shape {tuple(latents.shape)}, not one of frames: wire DICE-Talk Sampler's."
+            )
+        if latents.shape[1] != LATENT_CHANNELS or getattr(vae, "latent_channels", None) != latents.shape[1]:
+            raise InputError(
+                f"samples has {latents.shape[1]} channels and vae is for {getattr(vae, 'latent_channels', 'other')}: "
+                f"wire a latent of {LATENT_CHANNELS} and the VAE of Stable Video Diffusion."
+            )
+        if not math.isfinite(fps) or fps <= 0:
+            raise InputError(f"fps is {fps}: give a positive number, 12.5 for DICE-Talk.")
+        if audio is not None and len(audio["waveform"]) != 1:
+            raise InputError(f"audio holds a batch of {len(audio['waveform'])} clips: give one.")
+        return io.NodeOutput(LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context))

@@ -1,0 +1,71 @@
+"""The page that the browser tests share: one load of the frontend for all, as that takes seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfy_server import furnished
+from frontend import RENDERERS, Frontend, chromium
+
+from dicetalk.video import write_video
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_collection_modifyitems(items):
+    """These come last: the page, which draws all the time, stays open until the end."""
+    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium or Chrome found: install one, or set CHROMIUM_PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, tiny_checkpoint, comfyui):
+    """A ComfyUI of their own: the page would show what other tests left on theirs, and read its history."""
+    server = furnished(comfyui, ROOT, tmp_path_factory.mktemp("comfyui"), tiny_checkpoint)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def clip(server):
+    """The clip that the workflows name, on the server: a tall one, which takes the most room in its node."""
+    write_video(server.base / "input" / "reference.mp4", 6 * [np.full((160, 90, 3), 0.5, np.float32)], 12.5)
+
+
+@pytest.fixture(scope="session")
+def opened(browser, server, clip):
+    # Settings of a person who has been here before: no tour, no welcome.
+    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False})
+    page = browser.new_page(viewport={"width": 1360, "height": 920})
+    frontend = Frontend(page, server.url)
+    frontend.open()
+    return frontend
+
+
+@pytest.fixture(scope="session", params=RENDERERS)
+def renderer(opened, request):
+    """Once on each of the frontend's renderers; of the session, so that they change once only."""
+    opened.use(request.param)
+    return request.param
+
+
+@pytest.fixture
+def frontend(opened, renderer):
+    """The page, of which a test must leave no error and no request to another host."""
+    opened.errors.clear()
+    opened.outside.clear()
+    yield opened
+    assert opened.errors == []
+    assert opened.outside == []

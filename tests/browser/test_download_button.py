@@ -1,0 +1,112 @@
+"""The loader's Download button in the page. The server's answers are given here; its routes have tests of their own."""
+
+import json
+
+import pytest
+
+PANEL = ".dicetalk-download"
+NOTHING = {"complete": ["tiny"], "folder": "/models/dicetalk", "missing": [], "svd": True, "svd_folder": "/models/x"}
+NOTHING |= {"state": "idle", "file": None, "done": 0, "total": 0, "error": None}
+MISSING = NOTHING | {"complete": [], "missing": ["DICE-Talk/unet.pth", "emotions/sad.npy"]}
+FETCHING = MISSING | {"state": "fetching", "file": "unet.pth", "done": 1_500_000_000, "total": 6_000_000_000}
+
+
+class Answers:
+    """What the server says next, and what it was asked: (method, path, body)."""
+
+    def __init__(self):
+        self.state, self.asked = NOTHING, []
+
+    def __call__(self, route):
+        request = route.request
+        self.asked.append((request.method, request.url.partition("/dicetalk")[2], request.post_data))
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(self.state))
+
+    def posts(self):
+        return [(path, body) for method, path, body in self.asked if method == "POST"]
+
+
+@pytest.fixture
+def answers(frontend):
+    answers = Answers()
+    frontend.page.route("**/dicetalk/download**", answers)
+    yield answers
+    answers.state = NOTHING
+    frontend.page.unroute("**/dicetalk/download**")
+
+
+def height(frontend):
+    return frontend.page.evaluate("app.graph.nodes.find((node) => node.comfyClass === 'DiceTalkLoader').size[1]")
+
+
+def test_a_complete_checkpoint_shows_nothing_more(frontend, answers):
+    frontend.build()
+    frontend.page.wait_for_function("app.graph.nodes.length === 5")
+    assert frontend.values("DiceTalkLoader").keys() == {"checkpoint", "weight_dtype"}
+    assert frontend.page.locator(PANEL).count() == 0
+    assert all(method == "GET" for method, *_ in answers.asked)
+
+
+def test_missing_files_a_click_progress_cancel_an_error_and_the_end(frontend, answers):
+    answers.state = MISSING
+    frontend.build()
+    panel = frontend.show("DiceTalkLoader", PANEL)
+    said = panel.inner_text()
+    assert "/models/dicetalk" in said and "unet.pth" in said and "emotions/ sad.npy" in said
+    assert "svd_xt" not in said
+    assert answers.posts() == [], "nothing is fetched without a click"
+
+    answers.state = FETCHING
+    panel.get_by_role("button", name="Download").dispatch_event("click")
+    bar = panel.locator("progress")
+    bar.wait_for()
+    assert answers.posts() == [("/download", "{}")]
+    assert "unet.pth: 1.5 of 6.0 GB" in panel.inner_text()
+    answers.state = FETCHING | {"done": 3_000_000_000}
+    frontend.page.wait_for_function("document.querySelector('progress')?.value === 3e9")
+
+    answers.state = FETCHING | {"state": "stopping"}
+    panel.get_by_role("button", name="Cancel").dispatch_event("click")
+    panel.get_by_text("Stopping").wait_for()
+    assert answers.posts()[1:] == [("/download/cancel", "{}")]
+
+    answers.state = MISSING | {"error": "owner/name asks you to accept its licence first.", "svd": False}
+    alert = panel.get_by_role("alert")
+    alert.wait_for()
+    assert alert.inner_text() == "owner/name asks you to accept its licence first."
+    assert "svd_xt.safetensors in /models/x" in panel.inner_text()
+
+    open_height = height(frontend)
+    answers.state = NOTHING | {"complete": ["DICE-Talk"]}
+    panel.get_by_role("button", name="Download again").dispatch_event("click")
+    panel.wait_for(state="detached")
+    assert height(frontend) < open_height
+    saved = frontend.page.evaluate("app.graph.serialize().nodes.find((node) => node.type === 'DiceTalkLoader')")
+    assert saved["widgets_values"] == ["DICE-Talk", "default"], "what came is chosen in the place of what is not here"
+
+
+def test_a_workflow_that_names_a_checkpoint_which_is_not_here_is_offered_those_that_are(frontend, answers):
+    answers.state = NOTHING | {"complete": ["DICE-Talk", "tiny"]}
+    frontend.build()
+    loader = "app.graph.nodes.find((node) => node.comfyClass === 'DiceTalkLoader')"
+    frontend.page.evaluate(f"{loader}.widgets.find((widget) => widget.name === 'checkpoint').value = 'mine'")
+    frontend.load(frontend.page.evaluate("app.graph.serialize()"))
+    panel = frontend.show("DiceTalkLoader", PANEL)
+    assert "The checkpoint mine is not here, or not complete." in panel.inner_text()
+    assert panel.get_by_role("button").all_inner_texts() == ["Use DICE-Talk", "Use tiny"]
+    panel.get_by_role("button", name="Use tiny").dispatch_event("click")
+    panel.wait_for(state="detached")
+    assert frontend.values("DiceTalkLoader")["checkpoint"] == "tiny" and answers.posts() == []
+
+
+def test_runs_that_another_page_began_are_followed_one_after_the_other(frontend, answers):
+    frontend.build()
+    panel = frontend.page.locator(PANEL)
+    for _ in range(2):
+        answers.state = FETCHING
+        frontend.page.evaluate("LiteGraph.createNode('DiceTalkLoader')")  # which asks
+        panel.get_by_text("unet.pth: 1.5 of 6.0 GB").wait_for(state="attached")
+        answers.state = FETCHING | {"done": 3_000_000_000}
+        frontend.page.wait_for_function("document.querySelector('progress')?.value === 3e9")
+        answers.state = NOTHING
+        panel.wait_for(state="detached")

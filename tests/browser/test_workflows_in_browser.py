@@ -1,0 +1,119 @@
+"""The workflows that come with the pack, in the page: they load, one is run, and edits are found again."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
+SMALL = {
+    "DiceTalkLoader": ["tiny", "default"],
+    "DiceTalkPortrait": [128, False, 0.5],
+    "DiceTalkAudioFeatures": [0, 0.4],
+}
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_it_loads_and_its_nodes_are_drawn_apart(frontend, path):
+    workflow = read(path)
+    frontend.load(workflow)
+    loaded = frontend.page.evaluate(
+        """() => {
+            const known = LiteGraph.registered_node_types;
+            return app.graph.nodes.map((node) => [node.type, node.type in known]);
+        }"""
+    )
+    assert sorted(kind for kind, _ in loaded) == sorted(node["type"] for node in workflow["nodes"])
+    assert [kind for kind, good in loaded if not good] == []
+    links = frontend.page.evaluate("app.graph.serialize().links.map((link) => link.slice(1, 5).map(String))")
+    assert sorted(links) == sorted([str(each) for each in link[1:5]] for link in workflow["links"])
+
+    frontend.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    overlaps = """() => {
+        const { NODE_TITLE_HEIGHT: title } = LiteGraph;
+        const boxes = app.graph.nodes.map((node) => [node.title, ...node.pos, ...node.size]);
+        const apart = ([, ax, ay, aw, ah], [, bx, by, bw, bh]) =>
+            ax + aw <= bx || bx + bw <= ax || ay + ah <= by - title || by + bh <= ay - title;
+        return boxes.flatMap((a, at) => boxes.slice(at + 1).filter((b) => !apart(a, b)).map((b) => [a[0], b[0]]));
+    }"""
+    # Nodes that are too small for what is in them grow when they are drawn.
+    sizes = None
+    while sizes != (sizes := frontend.page.evaluate("app.graph.nodes.map((node) => [...node.size].join())")):
+        frontend.page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done), 300))")
+    assert frontend.page.evaluate(overlaps) == []
+
+
+def small(workflow):
+    """The workflow with the server's small models, few frames and one step."""
+    workflow = copy.deepcopy(workflow)
+    for node in workflow["nodes"]:
+        node["widgets_values"] = SMALL.get(node["type"], node.get("widgets_values"))
+        if node["type"] == "ImageOnlyCheckpointLoader":
+            wired = {output["name"]: output["links"] for output in node["outputs"]}
+            place = {"order": 0, "mode": 0, "flags": {}, "properties": {}, "inputs": []}
+            vision = {**place, "id": node["id"], "type": "CLIPVisionLoader", "pos": node["pos"], "size": [300, 60]}
+            vision["outputs"] = [{"name": "CLIP_VISION", "type": "CLIP_VISION", "links": wired["CLIP_VISION"]}]
+            vision["widgets_values"] = ["clip_vision_h.safetensors"]
+            vae = {**place, "id": 9001, "type": "VAELoader", "pos": node["pos"], "size": [300, 60]}
+            vae["outputs"] = [{"name": "VAE", "type": "VAE", "links": wired["VAE"]}]
+            vae["widgets_values"] = ["small_vae.safetensors"]
+            workflow["nodes"] = [vision, vae, *(each for each in workflow["nodes"] if each is not node)]
+            for link in workflow["links"]:
+                if link[0] in wired["CLIP_VISION"]:
+                    link[2] = 0
+                if link[0] in wired["VAE"]:
+                    link[1:3] = [9001, 0]
+    return workflow
+
+
+def test_the_quick_start_is_run_from_the_page(frontend, server):
+    frontend.load(small(read(Path(__file__).parents[2] / "workflows" / "quick_start.json")))
+    frontend.page.evaluate(
+        """async () => {
+            const sampler = app.graph.nodes.find((node) => node.comfyClass === "DiceTalkSampler");
+            sampler.widgets.find((widget) => widget.name === "steps").value = 1;
+            const { api } = await import("/scripts/api.js");
+            window.ended = null;
+            for (const kind of ["execution_success", "execution_error", "execution_interrupted"]) {
+                api.addEventListener(kind, (event) => (window.ended = [kind, event.detail]), { once: true });
+            }
+        }"""
+    )
+    with frontend.page.expect_response("**/api/prompt") as queued:
+        frontend.page.get_by_test_id("queue-button").click()
+    assert queued.value.ok, queued.value.text()
+    frontend.page.wait_for_function("window.ended", timeout=300_000)
+    kind, detail = frontend.page.evaluate("window.ended")
+    assert kind == "execution_success", detail
+    history = server.get(f"/history/{detail['prompt_id']}")[detail["prompt_id"]]
+    (saved,) = [number for number, node in history["prompt"][2].items() if node["class_type"] == "SaveVideo"]
+    assert server.saved_file({"": history["outputs"][saved]}).stat().st_size > 0
+    frontend.page.locator("video").first.wait_for(state="attached")  # the saved video is shown in its node
+
+
+def test_edits_are_found_again_after_a_reload(frontend, renderer):
+    text = f"0s happy:0.8; 2s surprised:1.4 smooth; 3s {'sad' if renderer == 'vue' else 'fear'}"
+    frontend.build("0s neutral")
+    frontend.show("DiceTalkEmotionTimeline", ".dicetalk-timeline")
+    frontend.page.locator("textarea:visible").first.fill(text)
+    handle = frontend.show("DiceTalkEmotionWheel", ".dicetalk-wheel").get_by_role("slider")
+    handle.press("ArrowRight")
+    handle.press("ArrowUp")
+    values = frontend.values("DiceTalkEmotionWheel")
+    # The frontend keeps drafts of what is not saved a moment after each change.
+    kept = r"""(texts) => Object.values(localStorage).some((kept) => {
+        const plain = kept.replaceAll("\\", "");
+        return texts.every((text) => plain.includes(text));
+    })"""
+    frontend.page.wait_for_function(kept, arg=[text, f'"surprised":{values["surprised"]}'])
+    frontend.open()
+    frontend.wait_values("DiceTalkEmotionTimeline", timeline=text)
+    assert frontend.values("DiceTalkEmotionWheel") == values
+    editor = frontend.show("DiceTalkEmotionTimeline", ".dicetalk-timeline")
+    assert editor.locator(".dicetalk-blocks span").all_text_contents()[:2] == ["happy", "surprised"]
+    frontend.page.wait_for_function("document.querySelectorAll('.dicetalk-key').length === 3")
