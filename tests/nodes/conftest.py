@@ -1,5 +1,6 @@
 """What the tests of the nodes share, besides the server of tests/conftest.py."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,8 +21,9 @@ def threads():
 
 @pytest.fixture(scope="session")
 def pack(comfyui):
-    """The pack, imported into this process beside ComfyUI's own classes."""
-    return load_pack(comfyui, ROOT)
+    """The pack, imported into this process beside ComfyUI's own classes; DICETALK_TESTS_ON=gpu lets them use a GPU."""
+    torch.backends.cudnn.allow_tf32 = False
+    return load_pack(comfyui, ROOT, cpu=os.environ.get("DICETALK_TESTS_ON") != "gpu")
 
 
 @pytest.fixture(scope="session")

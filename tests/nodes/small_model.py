@@ -23,6 +23,7 @@ class SmallModel:
     """The pack, and a ModelPatcher of ComfyUI's around a small native model with seeded weights."""
 
     def __init__(self, pack):
+        import comfy.model_management
         import comfy.model_patcher
 
         self.pack = pack
@@ -31,8 +32,9 @@ class SmallModel:
         settings.set_inference_dtype(torch.float32, None)
         native = settings.get_model({})
         self.module("dicetalk.verify").fill(native.diffusion_model)
-        cpu = torch.device("cpu")
-        self.patcher = comfy.model_patcher.ModelPatcher(native, cpu, cpu)
+        offload = comfy.model_management.unet_offload_device()
+        native.to(offload)
+        self.patcher = comfy.model_patcher.ModelPatcher(native, comfy.model_management.get_torch_device(), offload)
 
     def module(self, name):
         return importlib.import_module(f"{self.pack.__name__}.{name}")
