@@ -131,6 +131,8 @@ def load_audio(path, start=0.0, length=None):
     """
     import av
 
+    from .video import open_media
+
     path = os.fspath(path)
     if not 0 <= start <= LONGEST:
         raise InputError(f"The audio's start is {start} s: give 0 to {LONGEST:g} seconds.")
@@ -138,7 +140,7 @@ def load_audio(path, start=0.0, length=None):
         raise InputError(f"The audio's length is {length} s: give more than 0 and at most {LONGEST:g} seconds.")
     _check_is_file(path, "audio")
     try:
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = open_media(path)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as audio or video ({_one_line(error)}): convert it, for instance to WAV or MP4."

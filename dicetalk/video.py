@@ -27,6 +27,8 @@ ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 COLORS = {"BT.709": (1, 1, 1), "sRGB": (1, 1, 13), "HDR": (9, 9, 18), "HDR PQ": (9, 9, 16)}
 LIMITED_RANGE = 1
 SMALLEST_SIDE = 32  # what FFmpeg's minterpolate takes
+# Tags need not be UTF-8. PyAV 19 keeps whatever they are, and no longer has the option.
+_ANY_TAGS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,18 @@ def double_frame_rate(frames):
     yield waiting.pop()
 
 
+def open_media(source):
+    """PyAV's container of a sound, picture or video file.
+
+    Args:
+        source: a path, or an object that reads bytes.
+
+    Raises:
+        av.error.FFmpegError, OSError, ValueError: it cannot be opened, or is of no format that FFmpeg knows.
+    """
+    return av.open(source if hasattr(source, "read") else os.path.abspath(source), **_ANY_TAGS)
+
+
 def read_sound(path, start=0.0):
     """The sound of a file as it is there, for a video that is made from it.
 
@@ -173,7 +187,7 @@ def read_sound(path, start=0.0):
     Returns:
         The sample rate, and an iterator over (channels, samples) float32 blocks of one or two channels.
     """
-    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+    with open_media(path) as container:
         stream = container.streams.audio[0]
         rate = stream.rate if stream.rate in AAC_RATES else OTHER_RATE
         layout = "mono" if stream.channels == 1 else "stereo"
@@ -184,7 +198,7 @@ def _sound_blocks(path, skip, rate, layout):
     from .media import SteadyResampler  # which brings PyTorch
 
     resampler = SteadyResampler(layout, rate)
-    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+    with open_media(path) as container:
         for packet in container.demux(container.streams.audio[0]):
             try:
                 frames = packet.decode()

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +77,12 @@ def look_into(path):
 def _opened(source):
     import av
 
+    from ..video import open_media
+
     if hasattr(source, "seek"):
         source.seek(0)
     try:
-        return av.open(source if hasattr(source, "read") else os.path.abspath(source), metadata_errors="replace")
+        return open_media(source)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{_label(source)} cannot be read as video, sound or picture ({reason}).") from error

@@ -1,13 +1,14 @@
 """What the model costs on a CUDA GPU inside ComfyUI: `python tests/nodes/gpu.py`, with ComfyUI in $COMFYUI_PATH.
 
 An untrained UNet of the released size (3.3 GB, written to a temporary folder) denoises in ComfyUI under its memory
-modes, weight types and nodes. Each row is a process of its own, started as ComfyUI is started with these options:
+modes, weight types and nodes, in one process for each set of options that ComfyUI is started with. In the table:
 
-- `window step`: median seconds of a window step (three branches of 25 frames), in the clip where there is one;
-- `clip`: seconds that a clip of `--seconds` takes in `--steps` Euler steps;
-- `peak`: most that PyTorch had allocated at a time, weights included; `card`: most that was taken of the card,
-  with what PyTorch keeps for later, without what CUDA itself takes. Where the name ends in GB, another process had
-  taken all but that much of the card before;
+- `window step`: median seconds of a window step (three branches of 25 frames, unless the name says one);
+- `clip`: seconds that a clip of `--seconds` takes in `--steps` Euler steps, where one was sampled;
+- `10 s`: window steps of a clip of 10 s in 25 steps, times the seconds of one; not for EasyCache, which skips some;
+- `peak`: most that PyTorch had allocated at a time; with dynamic VRAM, which keeps weights elsewhere, without them;
+- `card`: most that this process took of the card, with what PyTorch keeps for later and CUDA itself takes. Where the
+  name ends in GB, another process has taken all but that much of it;
 - `distance`: mean distance of a short run's latents from those of the first row, as a share of their mean size.
 
 Further tables: real peaks beside what ComfyUI is told to plan for; what repeated runs leave behind; the VAE's work.
@@ -22,23 +23,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STATIC = ("--disable-dynamic-vram",)
+STATIC, DYNAMIC, NOVRAM = ("--disable-dynamic-vram",), (), ("--novram",)
 SHORT_FRAMES, SHORT_STEPS = 12, 2
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class Row:
-    """One process: ComfyUI's options, the loader's weight type, a node on the MODEL, and how much of the card is free.
+    """ComfyUI's options, the loader's weight type, a node on the MODEL, and how much of the card is free, in GB.
 
     Attributes:
-        clip: whether a clip is sampled beside the short run.
+        clip: whether a clip is sampled beside the short runs.
         seconds, steps: of that clip, None for those of the command line.
+        scales: of guidance; with 1 and 1 a window step has one branch.
         then: further measurements, out of "planned", "runs" and "decode".
     """
 
@@ -50,97 +54,99 @@ class Row:
     clip: bool = False
     seconds: float | None = None
     steps: int | None = None
+    scales: tuple = (3.0, 6.0)
     then: tuple = ()
 
 
 ROWS = (
-    Row("fp16", clip=True),
-    Row("fp16, dynamic VRAM", options=(), clip=True),
+    Row("fp16", clip=True, then=("planned",)),
     Row("bf16", weight_dtype="bf16"),
     Row("fp32", weight_dtype="fp32"),
-    Row("fp8", weight_dtype="fp8_e4m3fn", clip=True),
-    Row("fp8 fast", weight_dtype="fp8_e4m3fn_fast", clip=True),
-    Row("fp16, TorchCompileModel", node="TorchCompileModel", clip=True),
-    Row("fp16, EasyCache 0.1", node="EasyCache", clip=True),
-    Row("fp16, --novram", options=("--novram",)),
-    Row("fp16, dynamic VRAM, 8 GB", options=(), card=8.0),
-    Row("fp16, dynamic VRAM, 6 GB", options=(), card=6.0),
-    Row("fp16, dynamic VRAM, 4 GB", options=(), card=4.0),
-    Row("fp16, 8 GB", card=8.0),
-    Row("fp16, 6 GB", card=6.0),
-    Row("fp16, 4 GB", card=4.0),
-    Row("planned", then=("planned",)),
-    Row("runs", then=("runs",)),
-    Row("runs, dynamic VRAM", options=(), then=("runs",)),
+    Row("fp8", weight_dtype="fp8_e4m3fn"),
+    Row("fp8 fast", weight_dtype="fp8_e4m3fn_fast"),
+    Row("EasyCache 0.1", node="EasyCache", clip=True),
+    Row("TorchCompileModel", node="TorchCompileModel"),
+    Row("8 GB", card=8.0),
+    Row("6 GB", card=6.0),
+    Row("4 GB", card=4.0),
     Row("decode, 8 GB", then=("decode",), card=8.0),
-    Row("fp16, ten minutes, 8 GB", options=(), card=8.0, clip=True, seconds=600, steps=1),
+    Row("dynamic VRAM", DYNAMIC, then=("runs",)),
+    Row("dynamic VRAM, 8 GB", DYNAMIC, card=8.0),
+    Row("dynamic VRAM, 6 GB", DYNAMIC, card=6.0),
+    Row("dynamic VRAM, 4 GB", DYNAMIC, card=4.0),
+    Row("one branch, 10 s, 8 GB", DYNAMIC, card=8.0, clip=True, seconds=10, steps=1, scales=(1.0, 1.0)),
+    Row("one branch, 600 s, 8 GB", DYNAMIC, card=8.0, clip=True, seconds=600, steps=1, scales=(1.0, 1.0)),
+    Row("--novram", NOVRAM),
 )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these, by the beginnings of their names")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="all but these")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", default=[row.name for row in ROWS], help="only these")
     parser.add_argument("--size", type=int, default=512, help="pixels, of both sides (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="of the clip (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=25, help="of the clip (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=20, help="one after the other (default: %(default)s)")
-    parser.add_argument("--limit", type=float, default=600, help="seconds that a row may take (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for a process (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write all figures here too")
     parser.add_argument("--work", type=Path, help="folder for the weights (default: a temporary one)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # the row that this process measures
+    parser.add_argument("--here", help=argparse.SUPPRESS)  # rows for this process to measure
     args = parser.parse_args()
-    if args.one:
-        return print(
-            json.dumps(measure(Row(**json.loads(args.one)), args.size, args.seconds, args.steps, args.runs, args.work))
-        )
+    if args.here:
+        return measure_all([Row(**row) for row in json.loads(args.here)], args)
 
     import torch
 
     if not torch.cuda.is_available():
         sys.exit("There is no CUDA GPU here.")
+    if unknown := set(args.rows) - {row.name for row in ROWS}:
+        parser.error(f"there is no row {', '.join(unknown)}; there are: {', '.join(row.name for row in ROWS)}")
     with tempfile.TemporaryDirectory() as folder:
-        work = args.work or Path(folder)
-        work.mkdir(exist_ok=True)
-        write_unet(work / "unet.safetensors")
-        named = [row for row in ROWS if not args.rows or row.name.startswith(tuple(args.rows))]
-        figures = []
+        args.work = args.work or Path(folder)
+        args.work.mkdir(exist_ok=True)
+        write_unet(args.work / "unet.safetensors")
         print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}", flush=True)
-        for row in named:
-            if row.name.startswith(tuple(args.without)):
-                continue
-            figures.append({"row": row.name} | in_process(row, args, work))
-            print(json.dumps(figures[-1]), flush=True)
-            if args.json:
-                args.json.write_text(json.dumps(figures, indent=1))
+        figures = []
+        rows = [row for row in ROWS if row.name in args.rows]
+        for options in dict.fromkeys(row.options for row in rows):
+            for row in in_process([row for row in rows if row.options == options], args):
+                print(json.dumps(row), flush=True)
+                figures.append(row)
+                if args.json:
+                    args.json.write_text(json.dumps(figures, indent=1))
     print(tables(figures))
 
 
-def in_process(row, args, work):
-    """The figures of a row, from a process of its own; `error` in place of what did not come."""
+def in_process(rows, args):
+    """The figures of each row, all from one process, while this one holds what is not to be free of the card."""
     import torch
 
-    command = [sys.executable, __file__, "--one", json.dumps(asdict(row)), "--work", work]
-    for name in ("size", "seconds", "steps", "runs"):
-        command += [f"--{name}", getattr(args, name)]
-    taken = None
-    if row.card:
-        free = torch.cuda.mem_get_info()[0]
-        taken = torch.empty(max(int(free - row.card * GB), 0), dtype=torch.uint8, device="cuda")
-    start = time.monotonic()
-    try:
-        run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=args.limit)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done after {args.limit:g} s"}
-    finally:
-        del taken
-        torch.cuda.empty_cache()
-    whole = {"whole_seconds": round(time.monotonic() - start, 1)}
-    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
-    if run.returncode or not lines:
-        print(run.stderr, file=sys.stderr)
-        return {"error": (run.stderr.strip().splitlines() or ["?"])[-1]} | whole
-    return json.loads(lines[-1]) | whole
+    command = [sys.executable, __file__, "--here", json.dumps([asdict(row) for row in rows])]
+    for name in ("size", "seconds", "steps", "runs", "work"):
+        command += [f"--{name}", str(getattr(args, name))]
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    held, done = None, 0
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    timer = threading.Timer(args.limit, process.kill)
+    timer.start()
+    for line in process.stdout:
+        if not line.startswith("{"):
+            continue
+        told = json.loads(line)
+        if "free" in told:
+            del held
+            held = None
+            if told["free"]:
+                torch.cuda.empty_cache()
+                held = torch.empty(max(int(free - told["free"] * GB), 0), dtype=torch.uint8, device="cuda")
+            process.stdin.write(f"{free - (0 if held is None else len(held))}\n")
+            process.stdin.flush()
+        else:
+            done += 1
+            yield told
+    timer.cancel()
+    for row in rows[done:]:
+        yield {"row": row.name, "error": f"the process ended with {process.wait()}"}
 
 
 def write_unet(path, config={}, device="cuda"):
@@ -180,7 +186,9 @@ def start_comfyui(options):
     import comfy.memory_management
     import comfy.model_management
     import comfy.model_patcher
+    import comfy.utils
 
+    comfy.utils.set_progress_bar_enabled(False)
     if dynamic:
         devices = [(device.index, 0) for device in comfy.model_management.get_all_torch_devices()]
         if not comfy_aimdo.control.init_devices(devices):
@@ -193,25 +201,19 @@ def start_comfyui(options):
 
 
 class Card:
-    """What is taken of a GPU; without one everything is None."""
+    """What this process takes of a GPU of which `available` bytes were free before it; without a GPU all is None."""
 
-    def __init__(self, device):
+    def __init__(self, device, available):
         import torch
 
-        self.cuda = torch.cuda if device.type == "cuda" else None
-        self.before = self.taken() if self.cuda else None  # by others, and CUDA itself in this process
-        self.most = 0
+        self.cuda, self.available, self.most = torch.cuda if device.type == "cuda" else None, available, 0
         self.reset()
-
-    def taken(self):
-        free, total = self.cuda.mem_get_info()
-        return total - free
 
     def look(self):
         """To be called wherever the most may be taken; waits for the GPU."""
         if self.cuda:
             self.cuda.synchronize()
-            self.most = max(self.most, self.taken() - self.before)
+            self.most = max(self.most, self.available - self.cuda.mem_get_info()[0])
 
     def reset(self):
         if self.cuda:
@@ -222,25 +224,25 @@ class Card:
     def figures(self):
         if not self.cuda:
             return {"peak": None, "card": None}
-        return {"peak": self.cuda.max_memory_allocated(), "card": self.most, "context": self.before}
+        return {"peak": self.cuda.max_memory_allocated(), "card": self.most}
 
 
 class Bench:
     """A loaded MODEL, and runs of it on random conditions."""
 
-    def __init__(self, pack, row, unet_file):
+    def __init__(self, pack, row, unet_file, available):
         import torch
         from small_model import SmallModel
 
         self.module = SmallModel.module.__get__(self)
-        self.pack = pack
+        self.pack, self.scales = pack, row.scales
         start = time.monotonic()
         weight_types = self.module("nodes.loader")._WEIGHT_TYPES
         self.patcher = self.module("nodes.model").load_unet(str(unet_file), weight_types[row.weight_dtype])
         self.load_seconds = time.monotonic() - start
         self.patcher = with_node(self.patcher, row.node)
         self.device = self.patcher.load_device
-        self.card = Card(self.device)
+        self.card = Card(self.device, available)
         self.seconds = []  # of each window step
         kind, bench = self.module("nodes.guider").DiceTalkGuider, self
 
@@ -280,7 +282,7 @@ class Bench:
         from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 
         conditions = self.conditions(frames, side, seed)
-        guider = self.kind(self.patcher, conditions, 3.0, 6.0)
+        guider = self.kind(self.patcher, conditions, *self.scales)
         sampling = guider.model_patcher.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", steps)
         latent = {"samples": conditions.image_latent.repeat(frames, 1, 1, 1)}
@@ -333,39 +335,63 @@ def resident():
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-def measure(row, size, seconds, steps, runs, work):
+def measure_all(rows, args):
+    """Measure the rows in this process; prints before each how much of the card is to be free, and waits for that."""
+    pack = start_comfyui(list(rows[0].options))
+    import comfy.model_management
+
+    for row in rows:
+        comfy.model_management.unload_all_models()
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
+        print(json.dumps({"free": row.card}), flush=True)
+        available = int(sys.stdin.readline())
+        start = time.monotonic()
+        try:
+            figures = measure(pack, row, args, available)
+        except Exception as error:  # the next row may fare better
+            traceback.print_exc()
+            figures = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"row": row.name, "whole_seconds": time.monotonic() - start} | figures), flush=True)
+
+
+def measure(pack, row, args, available):
     """All figures of a row, in this process."""
     import torch
 
-    pack = start_comfyui(list(row.options))
     torch.manual_seed(0)
     if "decode" in row.then:
-        return decode(pack, size, seconds, work)
-    bench = Bench(pack, row, work / "unet.safetensors")
+        return decode(pack, args, available)
+    bench, size = Bench(pack, row, args.work / "unet.safetensors", available), args.size
     figures = {"load_seconds": bench.load_seconds, "weight_bytes": bench.patcher.model_size()}
     short, figures["first_run_seconds"] = bench.run(SHORT_FRAMES, SHORT_STEPS, size)
     _, figures["second_run_seconds"] = bench.run(SHORT_FRAMES, SHORT_STEPS, size)
+    figures["loaded_bytes"] = bench.patcher.loaded_size()
     if row.clip:
-        frames = round(12.5 * (row.seconds or seconds))
+        frames = round(12.5 * (row.seconds or args.seconds))
         bench.card.reset()
-        _, figures["clip_seconds"] = bench.run(frames, row.steps or steps, size)
-        figures |= {"frames": frames, "steps": row.steps or steps, "window_steps": len(bench.seconds)}
+        _, figures["clip_seconds"] = bench.run(frames, row.steps or args.steps, size)
+        figures |= {"frames": frames, "steps": row.steps or args.steps, "window_steps": len(bench.seconds)}
         figures["latent_bytes"] = (frames + 25) * 4 * (size // 8) ** 2 * 4
     figures["step_seconds"] = statistics.median(bench.seconds)
-    reference = work / "reference.pt"
-    if not reference.is_file():
-        torch.save(short, reference)
-    expected = torch.load(reference)
-    figures["distance"] = float((short - expected).abs().mean() / expected.abs().mean())
+    if row.node != "EasyCache":
+        windows = sum(map(len, bench.module("dicetalk.sampling").window_plan(125, 25)))
+        figures["ten_seconds"] = windows * figures["step_seconds"]
+    if tuple(row.scales) == Row.scales:
+        reference = args.work / "reference.pt"
+        if not reference.is_file():
+            torch.save(short, reference)
+        expected = torch.load(reference)
+        figures["distance"] = float((short - expected).abs().mean() / expected.abs().mean())
     figures |= bench.card.figures()
     if "planned" in row.then:
         figures["planned"] = bench.planned([max(size // 128, 1) * 64, size, size * 3 // 128 * 64])
     if "runs" in row.then:
-        figures["runs"] = bench.repeated(runs, size)
+        figures["runs"] = bench.repeated(args.runs, size)
     return figures
 
 
-def decode(pack, size, seconds, work):
+def decode(pack, args, available):
     """Peak memory of DICE-Talk Video's decoding, of a clip and of one four times as long."""
     import importlib
 
@@ -375,15 +401,15 @@ def decode(pack, size, seconds, work):
     import comfy_files
     import torch
 
-    path = work / "vae.safetensors"
+    path = args.work / "vae.safetensors"
     if not path.is_file():
         comfy_files.write_svd_vae(path)
     vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(path)))
     kind = importlib.import_module(f"{pack.__name__}.nodes.video").LatentVideo
     rows = []
-    for length in (seconds, 4 * seconds):
-        latents = torch.randn(round(12.5 * length), 4, size // 8, size // 8)
-        card = Card(vae.device)
+    for length in (args.seconds, 4 * args.seconds):
+        latents = torch.randn(round(12.5 * length), 4, args.size // 8, args.size // 8)
+        card = Card(vae.device, available)
         start = time.perf_counter()
         with torch.inference_mode():
             frames = 0
@@ -401,14 +427,15 @@ def tables(figures):
     def number(value, form="{:.2f}", scale=1):
         return "" if value is None else form.format(value / scale)
 
-    text = ["", "| row | window step, s | clip, s | peak, GB | card, GB | distance |", "|---|---|---|---|---|---|"]
+    text = ["", "| row | window step, s | clip, s | 10 s, s | peak, GB | card, GB | distance |", "|---|" + 6 * "---|"]
     for row in figures:
         if "error" in row:
-            text.append(f"| {row['row']} | {row['error']} | | | | |")
+            text.append(f"| {row['row']} | {row['error']} | | | | | |")
         elif "step_seconds" in row:
-            step, clip = number(row["step_seconds"], "{:.3f}"), number(row.get("clip_seconds"), "{:.1f}")
-            peak, card = number(row["peak"], scale=GB), number(row["card"], scale=GB)
-            text.append(f"| {row['row']} | {step} | {clip} | {peak} | {card} | {row['distance']:.2%} |")
+            cells = [row["row"], number(row["step_seconds"], "{:.3f}")]
+            cells += [number(row.get(name), "{:.1f}") for name in ("clip_seconds", "ten_seconds")]
+            cells += [number(row[name], scale=GB) for name in ("peak", "card")]
+            text.append(f"| {' | '.join([*cells, number(row.get('distance'), '{:.2%}')])} |")
     for row in figures:
         if "planned" in row:
             text += ["", "| side, pixels | peak, GB | planned, GB | planned / peak |", "|---|---|---|---|"]

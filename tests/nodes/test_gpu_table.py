@@ -1,9 +1,6 @@
 """The measurements of `gpu.py`, as far as they go without a GPU: on the CPU, with a small model."""
 
-import json
-import subprocess
-import sys
-from dataclasses import asdict
+from types import SimpleNamespace
 
 import gpu
 import pytest
@@ -20,21 +17,16 @@ def work(tmp_path_factory):
     return folder
 
 
-def measured(row, work, comfyui):
-    command = [sys.executable, gpu.__file__, "--one", json.dumps(asdict(row)), "--work", str(work)]
-    command += ["--size", "64", "--seconds", "1", "--steps", "2", "--runs", "3"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return {"row": row.name} | json.loads(run.stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def figures(work, comfyui):
+    args = SimpleNamespace(size=64, seconds=1, steps=2, runs=3, work=work, limit=300)
     rows = [
         gpu.Row("fp32", CPU, "fp32", clip=True, then=("planned", "runs")),
+        gpu.Row("wrong", CPU, "no such type"),
         gpu.Row("bf16", CPU, "bf16", node="EasyCache", clip=True, steps=4),
+        gpu.Row("one branch", CPU, "fp32", clip=True, steps=1, scales=(1.0, 1.0)),
     ]
-    return {row.name: measured(row, work, comfyui) for row in rows}
+    return {row["row"]: row for row in gpu.in_process(rows, args)}
 
 
 def test_a_row_holds_times_of_the_clip_and_its_distance_from_the_first(figures):
@@ -42,7 +34,12 @@ def test_a_row_holds_times_of_the_clip_and_its_distance_from_the_first(figures):
     assert clip["frames"] == 12 and clip["steps"] == 2 and clip["distance"] == 0
     assert 0 < clip["step_seconds"] * clip["window_steps"] <= 2 * clip["clip_seconds"]
     assert 0 < figures["bf16"]["distance"] < 0.1
-    assert figures["bf16"]["steps"] == 4
+    assert figures["bf16"]["steps"] == 4 and "ten_seconds" not in figures["bf16"]
+    assert "distance" not in figures["one branch"]
+
+
+def test_a_row_that_fails_says_why_and_the_next_ones_are_measured(figures):
+    assert figures["wrong"]["error"] == "KeyError: 'no such type'"
 
 
 def test_runs_and_plans_have_a_line_each(figures):
