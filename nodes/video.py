@@ -185,6 +185,7 @@ class LatentVideo(Input.Video):
             # VAE.decode would split the frames again, by its estimate of memory, and decode each alone after that.
             with comfy.model_management.cuda_device_context(vae.device):
                 _load(vae, latents, len(latents))
+                _move_unlisted_weights(vae)
                 frames = vae.first_stage_model.decode(latents.to(vae.device, vae.vae_dtype))
                 frames = frames.to(vae.output_device, vae.vae_output_dtype(), copy=True)
                 return vae.process_output(frames).movedim(1, -1)
@@ -215,6 +216,17 @@ def _load(vae, latents, frames):
         [vae.patcher], memory_required=each * frames, force_full_load=vae.disable_offload
     )
     return each
+
+
+def _move_unlisted_weights(vae):
+    """Put the weights that ComfyUI leaves behind when it loads a model in part to where the VAE computes.
+
+    Those are the weights of modules that hold other modules with weights: ComfyUI 0.33.0 without dynamic VRAM leaves
+    them out of its list (`ModelPatcher._load_list`). In the SVD decoder that is the last convolution, for one.
+    """
+    for module in vae.first_stage_model.modules():
+        if any(True for child in module.children() for _ in child.parameters()):
+            module._apply(lambda weight: weight.to(vae.device), recurse=False)
 
 
 def _frames_that_fit(vae, latents, wanted):

@@ -145,6 +145,9 @@ def in_process(rows, args):
             done += 1
             yield told
     timer.cancel()
+    del held
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # or the next process would find the card as full as the last one had it
     for row in rows[done:]:
         yield {"row": row.name, "error": f"the process ended with {process.wait()}"}
 

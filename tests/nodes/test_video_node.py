@@ -118,6 +118,24 @@ def test_frames_are_those_of_vae_decode_with_the_same_chunks(images, latents, va
     assert torch.equal(images, torch.cat([vae.decode(window) for window in latents.split(4)]))
 
 
+def test_a_vae_that_is_loaded_in_part_has_all_weights_where_it_computes(small, video_type, tmp_path, monkeypatch):
+    """ComfyUI's list of what it loads leaves some out; it moves them only when it loads all."""
+    import comfy.model_management
+
+    meta = torch.device("meta")
+    vae = temporal_vae(small.module("dicetalk.verify").fill, tmp_path / "small.safetensors")
+    for *_, module, _ in vae.patcher._load_list():
+        module.to(meta)
+    places = [weight.device.type for weight in vae.first_stage_model.parameters()]
+    assert 0 < places.count("cpu") < places.count("meta")
+    vae.device = vae.output_device = meta
+    monkeypatch.setattr(small.module("nodes.video"), "_load", lambda *_: 1)
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1e12)
+    frames = video_type(torch.empty(2, 4, SIDE, SIDE), vae, 12.5)._decode_unchecked(torch.empty(2, 4, SIDE, SIDE))
+    assert frames.shape == (2, 8 * SIDE, 8 * SIDE, 3)
+    assert {weight.device for weight in vae.first_stage_model.parameters()} == {meta}
+
+
 def test_borders_do_not_show(small, make, vae):
     decoding = small.module("dicetalk.decoding")
     latents = torch.randn(34, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
