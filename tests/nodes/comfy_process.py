@@ -1,7 +1,10 @@
 """ComfyUI's own classes and the pack inside the test's process, for what needs no server."""
 
 import importlib.util
+import os
 import sys
+
+ON_GPU = os.environ.get("DICETALK_TESTS_ON") == "gpu"
 
 
 def load_pack(comfyui, root, cpu=True):

@@ -1,12 +1,11 @@
 """What the tests of the nodes share, besides the server of tests/conftest.py."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from comfy_process import load_pack
+from comfy_process import ON_GPU, load_pack
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +22,7 @@ def threads():
 def pack(comfyui):
     """The pack, imported into this process beside ComfyUI's own classes; DICETALK_TESTS_ON=gpu lets them use a GPU."""
     torch.backends.cudnn.allow_tf32 = False
-    return load_pack(comfyui, ROOT, cpu=os.environ.get("DICETALK_TESTS_ON") != "gpu")
+    return load_pack(comfyui, ROOT, cpu=not ON_GPU)
 
 
 @pytest.fixture(scope="session")

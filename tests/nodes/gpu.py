@@ -76,7 +76,7 @@ ROWS = (
     Row("dynamic VRAM, 4 GB", DYNAMIC, card=4.0),
     Row("one branch, 10 s, 8 GB", DYNAMIC, card=8.0, clip=True, seconds=10, steps=1, scales=(1.0, 1.0)),
     Row("one branch, 600 s, 8 GB", DYNAMIC, card=8.0, clip=True, seconds=600, steps=1, scales=(1.0, 1.0)),
-    Row("--novram", NOVRAM),
+    Row("novram", NOVRAM),
 )
 
 
