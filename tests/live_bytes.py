@@ -8,16 +8,18 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """The largest sum of the sizes of tensors made since it began that are alive at one time."""
+    """The largest sum of the sizes of tensors made since it began, on devices of one type, that are alive at one time."""
 
-    def __init__(self):
+    def __init__(self, device="cpu"):
         super().__init__()
+        self.device = device
         self.holders, self.seen, self.now, self.peak = {}, set(), 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and id(tensor) not in self.seen:
+            counts = isinstance(tensor, torch.Tensor) and tensor.device.type == self.device
+            if counts and id(tensor) not in self.seen:
                 self._hold(tensor)
         self.peak = max(self.peak, self.now)
         return result

@@ -49,7 +49,13 @@ class ComfyServer:
         """Start the server and wait until it answers; RuntimeError with the log's end if it does not."""
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "main.py", *([] if ON_GPU else ["--cpu"]), "--disable-auto-launch", "--disable-api-nodes"]
+        command = [
+            sys.executable,
+            "main.py",
+            *([] if ON_GPU else ["--cpu"]),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+        ]
         command += ["--port", str(port), "--base-directory", self.base, *self.arguments]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         # Threads that wait without spinning: on a busy machine the same run takes a fifth of the time.

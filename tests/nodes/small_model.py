@@ -45,8 +45,8 @@ class SmallModel:
         return path
 
     def load(self, path, **options):
-        """What Load DICE-Talk's MODEL would be."""
-        return self.module("nodes.model").load_unet(path, options)
+        """What Load DICE-Talk's MODEL would be, in float32, which is what a CPU gets, unless `options` say otherwise."""
+        return self.module("nodes.model").load_unet(path, {"dtype": torch.float32} | options)
 
     def conditions(self, frames=FRAMES, seed=0, latent=LATENT):
         random = torch.Generator().manual_seed(seed)

@@ -1,8 +1,9 @@
 """What the MODEL and the GUIDER hold in memory inside ComfyUI, with its real classes, on the CPU."""
 
 import gc
+import math
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
@@ -31,9 +32,9 @@ def unet_file(small, tmp_path_factory):
 @pytest.mark.parametrize("name", ["default", "fp32", "fp16", "bf16", *FLOAT8])
 def test_every_weight_type_loads_and_samples(small, plain, unet_file, name):
     options = small.module("nodes.loader")._WEIGHT_TYPES[name]
-    patcher = small.load(unet_file, **options)
+    patcher = small.module("nodes.model").load_unet(unet_file, options)
     weights = dict(patcher.model.diffusion_model.named_parameters())
-    wanted = options.get("dtype", torch.float32)
+    wanted = options.get("dtype", torch.float32 if patcher.load_device.type == "cpu" else torch.float16)
     assert {w.dtype for n, w in weights.items() if not n.endswith("mix_factor")} == {wanted}
     assert {w.dtype for n, w in weights.items() if n.endswith("mix_factor")} == {torch.float32}
     one_step, _ = small.sample(small.guider(patcher), steps=1)
@@ -150,6 +151,10 @@ def test_ten_minutes_take_as_much_memory_as_three_seconds_beside_latents(small):
     import comfy.patcher_extension
 
     patcher = small.patcher.clone()
+    sampling, device = small.module("nodes.sampling"), patcher.load_device.type
+    limits = {"cpu": sampling.COPIES}  # most of them ComfyUI's own: the noise, the start, x, its derivative …
+    if device != "cpu":
+        limits = {device: small.module("nodes.guider")._CLIP_COPIES, "cpu": sampling.COPIES_BESIDE_GPU}
     trackers, windows = [], []
 
     def watch(executor, *args, **kwargs):
@@ -157,7 +162,7 @@ def test_ten_minutes_take_as_much_memory_as_three_seconds_beside_latents(small):
         if not trackers or len(windows) % 60 != 1:  # the others are alike, and watching takes time
             with _disable_current_modes():
                 return executor(*args, **kwargs)
-        live = trackers[-1]
+        live = trackers[-1][device]
         before, highest, live.peak = live.now, live.peak, live.now
         result = executor(*args, **kwargs)
         windows[-1] = live.peak - before
@@ -165,20 +170,22 @@ def test_ten_minutes_take_as_much_memory_as_three_seconds_beside_latents(small):
         return result
 
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "watch", watch)
-    of_window, copies = {}, {}
+    of_window = {}
     for frames in (38, 7500):
         guider = small.guider(patcher, small.conditions(frames), scales=(1.0, 1.0))  # one branch, for speed
         sigmas = small.sigmas(guider, steps=1)
         windows.clear()
-        trackers.append(LiveBytes())
-        with trackers[-1]:
+        trackers.append({kind: LiveBytes(kind) for kind in limits})
+        with ExitStack() as stack:
+            for tracker in trackers[-1].values():
+                stack.enter_context(tracker)
             small.sample(guider, sigmas=sigmas)
         of_window[frames] = max(windows)
-        copies[frames] = trackers[-1].peak / (4 * LATENT[0] * LATENT[1] * LATENT[2] * (frames + 25))
+        one = 4 * math.prod(LATENT) * (frames + 25)
+        copies = {kind: tracker.peak / one for kind, tracker in trackers[-1].items()}
     assert len(windows) == 300  # of 301, one is dropped whole
     assert of_window[38] > 0 and abs(of_window[7500] / of_window[38] - 1) < 0.05
-    # Most of them ComfyUI's own: the noise, the start, x, its derivative …
-    assert copies[7500] < small.module("nodes.sampling").COPIES
+    assert all(copies[kind] < limit for kind, limit in limits.items()), copies
 
 
 def test_nothing_stays_after_a_run(small, unet_file):

@@ -39,7 +39,7 @@ def temporal_vae(fill, path, width=32):
     from comfy.ldm.models.autoencoder import AutoencodingEngine
 
     comfy_files.write_small_vae(path)
-    vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(path)))
+    vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(path)), dtype=torch.float32)
     config = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width}
     config |= {"ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
     vae.first_stage_model = fill(
