@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """The largest sum of the sizes of tensors made since it began, on devices of one type, that are alive at one time."""
+    """The largest sum of the sizes of tensors on a type of device, made since it began, that are alive at one time."""
 
     def __init__(self, device="cpu"):
         super().__init__()

@@ -27,7 +27,9 @@ class Interrupted(Exception):
 
 
 class ComfyServer:
-    """ComfyUI on the CPU, or a GPU with DICETALK_TESTS_ON=gpu, with its own folders (`base`), this repository as its only custom node, and a free port.
+    """ComfyUI with its own folders (`base`), this repository as its only custom node, and a free port.
+
+    It runs on the CPU; with DICETALK_TESTS_ON=gpu in the environment on a GPU.
 
     Attributes:
         base: ComfyUI's base directory, with models/, input/, output/ and custom_nodes/.
@@ -49,13 +51,8 @@ class ComfyServer:
         """Start the server and wait until it answers; RuntimeError with the log's end if it does not."""
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [
-            sys.executable,
-            "main.py",
-            *([] if ON_GPU else ["--cpu"]),
-            "--disable-auto-launch",
-            "--disable-api-nodes",
-        ]
+        command = [sys.executable, "main.py", "--disable-auto-launch", "--disable-api-nodes"]
+        command += [] if ON_GPU else ["--cpu"]
         command += ["--port", str(port), "--base-directory", self.base, *self.arguments]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         # Threads that wait without spinning: on a busy machine the same run takes a fifth of the time.

@@ -45,7 +45,7 @@ class SmallModel:
         return path
 
     def load(self, path, **options):
-        """What Load DICE-Talk's MODEL would be, in float32, which is what a CPU gets, unless `options` say otherwise."""
+        """What Load DICE-Talk's MODEL would be, in float32 as on a CPU unless `options` say otherwise."""
         return self.module("nodes.model").load_unet(path, {"dtype": torch.float32} | options)
 
     def conditions(self, frames=FRAMES, seed=0, latent=LATENT):
