@@ -15,7 +15,7 @@ from .checks import require_finite
 from .types import Audio, DiceTalk, Emotion, Portrait
 
 # Tensors of a clip's latents that sampling holds in main memory at one time, on the CPU and with a GPU; most of them
-# are ComfyUI's own. The former is measured by a test; the latter is counted in ComfyUI's code, for want of a GPU.
+# are ComfyUI's own. A test counts them, the latter where there is a GPU.
 COPIES, COPIES_BESIDE_GPU = 11, 5
 
 

@@ -442,7 +442,8 @@ def test_model_merged_with_itself_is_the_same(small, plain):
     from comfy_extras.nodes_model_merging import ModelMergeSimple
 
     merged = ModelMergeSimple().merge(small.patcher, small.patcher.clone(), 0.5)[0]
-    assert (small.sample(small.guider(merged))[0] - plain).abs().max() < 1e-3 * plain.abs().max()
+    tolerance = 1e-3 if small.patcher.load_device.type == "cpu" else 1e-2  # a GPU merges in half precision
+    assert (small.sample(small.guider(merged))[0] - plain).abs().max() < tolerance * plain.abs().max()
 
 
 def test_saved_model_is_loaded_again_with_its_patches_and_sigmas(small, comfy_nodes, unet_file, tmp_path):

@@ -155,7 +155,7 @@ def test_a_vae_without_time_is_decoded_as_vae_decode_does(make, latents, tmp_pat
     import comfy.utils
 
     comfy_files.write_small_vae(tmp_path / "vae.safetensors")
-    vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(tmp_path / "vae.safetensors")))
+    vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(tmp_path / "vae.safetensors")), dtype=torch.float32)
     torch.testing.assert_close(make(vae=vae).get_components().images, vae.decode(latents), rtol=0, atol=1e-5)
 
 
