@@ -289,7 +289,7 @@ class DiceTalkPipeline(DiffusionPipeline):
     def _require_memory(self, portrait, audio, output_type):
         """InputError unless memory suffices for what stays of each frame, before any work is done."""
         pixels = portrait.image.width * portrait.image.height
-        # Beside a GPU the noise and the result, as the code has it: no GPU was at hand to measure on.
+        # Beside a GPU the noise and the result, as the code has it; not measured.
         copies = LATENT_COPIES if self._execution_device.type == "cpu" else 2
         each = self.audio_projection.tokens * self.audio_projection.dim * self.unet.dtype.itemsize
         each += copies * 4 * LATENT_CHANNELS * pixels // 64

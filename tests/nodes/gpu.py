@@ -7,8 +7,8 @@ modes, weight types and nodes, in one process for each set of options that Comfy
 - `clip`: seconds that a clip of `--seconds` takes in `--steps` Euler steps, where one was sampled;
 - `10 s`: window steps of a clip of 10 s in 25 steps, times the seconds of one; not for EasyCache, which skips some;
 - `peak`: most that PyTorch had allocated at a time; with dynamic VRAM, which keeps weights elsewhere, without them;
-- `card`: most that this process took of the card, with what PyTorch keeps for later and CUDA itself takes. Where the
-  name ends in GB, another process has taken all but that much of it;
+- `card`: most that this process had of the card before or after a window step, with what PyTorch keeps for later and
+  CUDA itself takes. Where the name ends in GB, another process has taken all but that much of it;
 - `distance`: mean distance of a short run's latents from those of the first row, as a share of their mean size.
 
 Further tables: real peaks beside what ComfyUI is told to plan for; what repeated runs leave behind; the VAE's work.
