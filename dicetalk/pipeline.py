@@ -305,13 +305,14 @@ class DiceTalkPipeline(DiffusionPipeline):
 
     def _encode_latent(self, image, device):
         dtype = self.vae.dtype
-        upcast = dtype == torch.float16 and self.vae.config.force_upcast
-        pixels = _to_tensor(image).to(device, torch.float32 if upcast else dtype) * 2 - 1
+        encoding_dtype = torch.float32 if dtype == torch.float16 and self.vae.config.force_upcast else dtype
+        pixels = _to_tensor(image).to(device, encoding_dtype) * 2 - 1
+        encoder = torch.nn.ModuleList([self.vae.encoder, self.vae.quant_conv])
         try:
-            self.vae.to(torch.float32 if upcast else dtype)
+            encoder.to(encoding_dtype)
             return self.vae.encode(pixels).latent_dist.mode().float()
         finally:
-            self.vae.to(dtype)
+            encoder.to(dtype)
 
     def _encode_clip(self, image, device):
         size = self.image_encoder.config.image_size

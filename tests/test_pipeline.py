@@ -162,3 +162,12 @@ def test_pictures_that_are_kept_count(three_hours, pipeline):
         three_hours(free, "latent")
     with pytest.raises(InputError):
         three_hours(free, "np")
+
+
+def test_a_half_precision_vae_encodes_in_float32(tiny_checkpoint, pipeline, given):
+    half = DiceTalkPipeline.from_checkpoint(tiny_checkpoint, torch_dtype=torch.float16)
+    picture, cpu = given["portrait"].image, torch.device("cpu")
+    with torch.no_grad():
+        latent, exact = half._encode_latent(picture, cpu), pipeline._encode_latent(picture, cpu)
+    assert (latent - exact).abs().max() < 1e-4 * exact.abs().max()  # the tiny VAE's weights are in half precision
+    assert {weight.dtype for weight in half.vae.parameters()} == {torch.float16}

@@ -180,11 +180,11 @@ SVD = (
 )
 
 
-def note(title, steps, models=(), more=()):
+def note(title, steps, models=(), more=(), examples=EXAMPLES):
     """The Markdown of a note: what the workflow does, which models it needs and where they go."""
     lines = [f"# DICE-Talk: {title}", "", *(f"{number}. {step}" for number, step in enumerate(steps, 1))]
     lines += ["", "**Models**", *(f"- {model}" for model in (DICE_TALK, SVD, *models))]
-    for text in (*more, EXAMPLES, LICENCES):
+    for text in (*more, examples, LICENCES):
         lines += ["", text]
     return "\n".join(lines).replace("`", "**")  # code is hard to read in notes: dark blue on black
 
@@ -396,9 +396,10 @@ def generated_portrait(object_info):
         ],
         [
             "`models/checkpoints/sd_xl_base_1.0.safetensors` (stabilityai/stable-diffusion-xl-base-1.0). Any node that "
-            "gives an IMAGE can stand in the place of these.",
+            "gives an IMAGE can take the place of the nodes of Stable Diffusion XL.",
             "`models/upscale_models/RealESRGAN_x4plus.safetensors` (Comfy-Org/Real-ESRGAN_repackaged).",
         ],
+        examples="`speech.flac` is in the pack's folder `demo/`; take your own instead.",
     )
     sheet = Talking(object_info, text, 640)
     sheet.column(330)
