@@ -24,7 +24,8 @@ def free_memory(device) -> int | None:
     """Bytes that the device can still give, None where that cannot be asked."""
     device = torch.device(device)
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for later
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "cpu":
         import psutil
 

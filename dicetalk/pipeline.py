@@ -14,7 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 from .audio import feature_windows, load_whisper_encoder, num_frames
 from .checkpoints import Checkpoint, load_part, read_tensors, resolve_checkpoint
 from .decoding import CHUNK, CONTEXT, decode_in_chunks, require_finite_frames
-from .emotion import bank_options, emotion_tokens
+from .emotion import EmotionTimeline, bank_options, emotion_tokens
 from .errors import InputError
 from .memory import free_memory, gathered, release, require_memory
 from .portrait import PreparedPortrait
@@ -170,7 +170,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
         if unknown:
             raise InputError(f"callback_on_step_end_tensor_inputs names {', '.join(unknown)}: only latents is there.")
-        self._require_memory(portrait, audio, output_type)
+        self._require_memory(portrait, audio, emotion, output_type)
 
         conditions = self.encode(portrait, audio, emotion, motion_bucket_id, expression_bucket_id)
         if start is None:
@@ -273,9 +273,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         def decode(window):
             window = window.to(self._execution_device, self.vae.dtype) / LATENT_SCALE
             frames = self.vae.decode(window, num_frames=len(window)).sample
-            frames = (frames.float() / 2 + 0.5).clamp(0, 1).cpu()
             require_finite_frames(frames, "choose another precision (--dtype), or fetch the checkpoint again")
-            return frames
+            return (frames.float() / 2 + 0.5).clamp(0, 1).cpu()
 
         return decode_in_chunks(
             decode,
@@ -286,12 +285,13 @@ class DiceTalkPipeline(DiffusionPipeline):
             remedy="decode smaller pictures, or on the CPU",
         )
 
-    def _require_memory(self, portrait, audio, output_type):
+    def _require_memory(self, portrait, audio, emotion, output_type):
         """InputError unless memory suffices for what stays of each frame, before any work is done."""
         pixels = portrait.image.width * portrait.image.height
         # Beside a GPU the noise and the result, as the code has it; not measured.
         copies = LATENT_COPIES if self._execution_device.type == "cpu" else 2
         each = self.audio_projection.tokens * self.audio_projection.dim * self.unet.dtype.itemsize
+        each *= 2 if isinstance(emotion, EmotionTimeline) else 1  # its tokens are as many as those of the sound
         each += copies * 4 * LATENT_CHANNELS * pixels // 64
         if output_type != "latent":
             each += _PIXEL_BYTES * pixels

@@ -25,7 +25,7 @@ EVIDENCE, NO_MODEL = "evidence", "none"
 ONE, TIMELINE = "one emotion", "timeline"
 _USUAL_FPS = 25.0
 _FRAMES_AT_ONCE = 16
-_ROOM = 2 * 2**30  # bytes that a classifier or an embedder may want on the device
+_ROOM = 2**30  # bytes that a classifier or an embedder may want on the device beside its weights
 
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 FaceDetectionModel = io.Custom("FACE_DETECTION_MODEL")
@@ -162,7 +162,9 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
         reader, models = _chosen(embedder, face_model, voice_model)
         device = comfy.model_management.get_torch_device()
         if reader != EVIDENCE or any(models.values()):
-            comfy.model_management.free_memory(_ROOM, device)
+            files = [path for path in (reader, *models.values()) if path not in (None, EVIDENCE)]
+            weights = sum(size for path in files for name, size, _ in _stamp(path) if name.endswith(SUFFIX))
+            comfy.model_management.free_memory(_ROOM + 2 * weights, device)  # float16 on disk is float32 here
         whisper = None if reader == EVIDENCE else dicetalk.checkpoint.folder("whisper")
         reader = load_embedder(reader, whisper, device=device, **models)
         try:

@@ -312,13 +312,18 @@ def _let_easycache_judge_by(row, model_options):
 
 
 def _prepare_for(rows):
-    """Plan memory for `rows` latents at once, and for the clip's own; ComfyUI itself plans for twice the clip."""
+    """Plan memory for `rows` latents at once, and for the clip's own.
+
+    ComfyUI makes room for twice what it is told here, and loads no more weights than leave room for once that, since it
+    can halve what is computed at once. One branch of a window and the clip's own latents cannot be halved.
+    """
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
         one = model.model.memory_required([1, *noise_shape[1:]])
         cached = rows // WINDOW if "easycache" in model.model_options.get("transformer_options", {}) else 0
         clip = (_CLIP_COPIES + cached) * 4 * math.prod([noise_shape[0] + WINDOW, *noise_shape[1:]])
-        return executor(model, [math.ceil((rows + clip / one) / 2), *noise_shape[1:]], conds, *args, **kwargs)
+        told = math.ceil(max((rows + clip / one) / 2, WINDOW + clip / one))
+        return executor(model, [told, *noise_shape[1:]], conds, *args, **kwargs)
 
     return prepare
 

@@ -8,6 +8,7 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
+from ..dicetalk.emotion import EmotionTimeline
 from ..dicetalk.errors import InputError
 from ..dicetalk.memory import require_memory
 from ..dicetalk.sampling import EMOTION_SCALE, EXPRESSION_BUCKET, MOTION_BUCKET, REFERENCE_SCALE, Conditions
@@ -140,7 +141,7 @@ def make_guider(
         guidance_to=guidance_to,
     )
     frames = len(audio_features.tokens)
-    _require_memory(model, frames, portrait.latent)
+    _require_memory(model, frames, portrait.latent, audio_features.tokens[:1], emotion)
     told, untold = dicetalk.emotion_tokens(emotion, frames)
     conditions = Conditions(
         image_latent=portrait.latent,
@@ -161,13 +162,20 @@ def make_guider(
     return guider, {"samples": portrait.latent.repeat(frames, 1, 1, 1)}
 
 
-def _require_memory(model, frames, latent):
-    """InputError unless memory suffices for the clip's latents; those on a GPU are not counted."""
+def _require_memory(model, frames, latent, tokens, emotion):
+    """InputError unless memory suffices for the clip's latents, and a timeline's tokens; a GPU's are not counted.
+
+    Args:
+        latent, tokens: of one frame, (1, 4, h, w) and (1, tokens, dim).
+    """
     computing = comfy.model_management.is_device_cpu(model.load_device)
+    each = (COPIES if computing else COPIES_BESIDE_GPU) * latent.numel() * 4
+    if isinstance(emotion, EmotionTimeline):
+        each += tokens.numel() * 4
     require_memory(
         "audio_features",
         frames,
-        (COPIES if computing else COPIES_BESIDE_GPU) * latent.numel() * 4,
+        each,
         comfy.model_management.get_free_memory(torch.device("cpu")),
         lambda seconds: (
             f"set length of DICE-Talk Audio Features to {seconds} s at most, or short_side of DICE-Talk Portrait lower"

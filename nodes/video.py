@@ -173,20 +173,18 @@ class LatentVideo(Input.Video):
         )
 
     def _decode(self, latents):
-        frames = self._decode_unchecked(latents)
-        require_finite_frames(frames, _NOT_FINITE_REMEDY)
-        return frames
-
-    def _decode_unchecked(self, latents):
         vae = self._vae
         with torch.inference_mode(), _cancellable(vae.first_stage_model), _silent():
             if not _is_temporal(vae):
-                return vae.decode(latents)
+                frames = vae.decode(latents)
+                require_finite_frames(frames, _NOT_FINITE_REMEDY)
+                return frames
             # VAE.decode would split the frames again, by its estimate of memory, and decode each alone after that.
             with comfy.model_management.cuda_device_context(vae.device):
                 _load(vae, latents, len(latents))
-                _move_unlisted_weights(vae)
+                _move_unlisted_weights(vae.first_stage_model, vae.device)
                 frames = vae.first_stage_model.decode(latents.to(vae.device, vae.vae_dtype))
+                require_finite_frames(frames, _NOT_FINITE_REMEDY)  # before infinity is clamped to a colour
                 frames = frames.to(vae.output_device, vae.vae_output_dtype(), copy=True)
                 return vae.process_output(frames).movedim(1, -1)
 
@@ -197,6 +195,7 @@ class LatentVideo(Input.Video):
         for piece in pieces:
             joined = piece if last is None else torch.cat([last, piece])
             with torch.inference_mode(), _cancellable(model.model), _silent():
+                _move_unlisted_weights(model.model, model.load_device)  # the node's own loading leaves them there
                 doubled = FrameInterpolate.execute(model, joined, 2).result[0]
             yield doubled if last is None else doubled[1:]
             last = piece[-1:]
@@ -218,15 +217,16 @@ def _load(vae, latents, frames):
     return each
 
 
-def _move_unlisted_weights(vae):
-    """Put the weights that ComfyUI leaves behind when it loads a model in part to where the VAE computes.
+def _move_unlisted_weights(model, device):
+    """Put the weights that ComfyUI leaves behind when it loads a model in part to where it computes.
 
     Those are the weights of modules that hold other modules with weights: ComfyUI 0.33.0 without dynamic VRAM leaves
-    them out of its list (`ModelPatcher._load_list`). In the SVD decoder that is the last convolution, for one.
+    them out of its list (`ModelPatcher._load_list`). The last convolution of SVD's decoder is one, RIFE's `beta` is
+    another.
     """
-    for module in vae.first_stage_model.modules():
+    for module in model.modules():
         if any(True for child in module.children() for _ in child.parameters()):
-            module._apply(lambda weight: weight.to(vae.device), recurse=False)
+            module._apply(lambda weight: weight.to(device), recurse=False)
 
 
 def _frames_that_fit(vae, latents, wanted):

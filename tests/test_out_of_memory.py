@@ -182,8 +182,12 @@ def test_a_clip_that_fits_is_let_through(free):
     require_memory("audio", HOURS, 1e6, free, None)
 
 
-def test_free_memory_is_that_of_this_machine():
+def test_free_memory_is_that_of_this_machine(monkeypatch):
     assert 1e6 < free_memory("cpu") < 1e15
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000, 10_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 300)
+    assert free_memory("cuda") == 1_200, "with what PyTorch keeps and does not use"
 
 
 def test_gathering_takes_the_whole_once():

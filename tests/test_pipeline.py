@@ -64,11 +64,12 @@ def test_generator_or_noise(pipeline, given):
         pipeline(**given, noise=noise[:FRAMES])
 
 
-def test_frames_that_are_not_finite_are_refused(pipeline, given, monkeypatch):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_frames_that_are_not_finite_are_refused(pipeline, given, monkeypatch, value):
     from diffusers.models.autoencoders.vae import DecoderOutput
 
     latents = pipeline(**given, generator=seeded(), output_type="latent").frames
-    broken = torch.full((FRAMES, 3, 64, 64), torch.nan)
+    broken = torch.full((FRAMES, 3, 64, 64), value)
     monkeypatch.setattr(pipeline.vae, "decode", lambda latents, num_frames: DecoderOutput(broken))
     with pytest.raises(InputError, match="The VAE gave values that are not finite .*--dtype"):
         list(pipeline.decode(latents))
@@ -128,15 +129,26 @@ class Begun(Exception):
 def three_hours(pipeline, given, monkeypatch):
     """Asks for three hours with that much memory free; the work itself is not done."""
 
-    def ask(free, output_type):
+    def ask(free, output_type, **change):
         def begin(*args):
             raise Begun
 
         monkeypatch.setattr("dicetalk.pipeline.free_memory", lambda device: free)
         monkeypatch.setattr(pipeline, "encode", begin)
-        pipeline(**given | {"audio": np.zeros(3 * 3600 * 16000, np.float32)}, output_type=output_type)
+        pipeline(**given | {"audio": np.zeros(3 * 3600 * 16000, np.float32)} | change, output_type=output_type)
 
     return ask
+
+
+def test_a_timelines_tokens_are_counted(three_hours, pipeline, priors):
+    def needed(emotion):
+        with pytest.raises(InputError) as refused:
+            three_hours(1e6, "latent", emotion=emotion)
+        return float(str(refused.value).split("needs ")[1].split(" GB")[0])
+
+    tokens = 135_000 * pipeline.audio_projection.tokens * pipeline.audio_projection.dim * 4 / 1e9
+    timeline = parse_emotion("0s neutral; 1s happy", priors)
+    assert needed(timeline) - needed(priors["happy"]) == pytest.approx(tokens, abs=0.11)
 
 
 @pytest.mark.parametrize("output_type", ["latent", "np", "pil"])

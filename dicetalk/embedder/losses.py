@@ -122,7 +122,9 @@ class IdentityCritic(nn.Module):
         shown = self._shown(codes, emotions, centres, spread)
         covariance = shown.T @ shown / len(codes)
         ridge = self.ridge * torch.eye(len(covariance)).to(covariance)
-        return centres, spread, torch.linalg.solve(covariance + ridge, shown.T @ self._target(actors) / len(codes))
+        right = shown.T @ self._target(actors) / len(codes)
+        solution = torch.linalg.solve((covariance + ridge).cpu(), right.cpu())  # not every device can
+        return centres, spread, solution.to(codes)
 
     def _shown(self, codes, emotions, centres, spread):
         deviation = (codes - centres[emotions]) / spread

@@ -7,6 +7,7 @@ doubling the frame rate leaves every key where it was. Frames that are equal are
 import torch
 
 from ..errors import InputError
+from ..memory import gathered
 from .timeline import FPS, EmotionTimeline
 
 AT_ONCE = 1024  # emotions whose tokens are on the device at a time, before they come to the CPU
@@ -58,7 +59,7 @@ def emotion_tokens(model, emotion, num_frames, fps=FPS, device=None, dtype=None,
     Arguments as for `distinct_tokens`, which needs less memory for long clips.
     """
     tokens, index = distinct_tokens(model, emotion, num_frames, fps, device, dtype, on_chunk)
-    return tokens if len(tokens) == 1 else tokens[index]
+    return tokens if len(tokens) in (1, num_frames) else tokens[index]  # all distinct: they are in order
 
 
 def bank_options(emotion):
@@ -87,18 +88,21 @@ def _mixed(compute, values, device, dtype, on_chunk=None):
     for gaussian in gaussians.values():
         groups.setdefault(gaussian.bank, []).append(gaussian)
     row = {gaussian.digest(): number for number, gaussian in enumerate(g for group in groups.values() for g in group)}
-    results, finished = [], 0
+    finished = 0
 
     def report(done, _):
         if on_chunk is not None:
             on_chunk(finished + done, len(gaussians))
 
-    for bank, group in groups.items():
-        means = torch.stack([gaussian.mean for gaussian in group]).to(device, dtype)
-        for part in means.split(AT_ONCE):
-            results.append(compute(part, bank, report).cpu())
-            finished += len(part)
-    computed = results[0] if len(results) == 1 else torch.cat(results)
+    def pieces():
+        nonlocal finished
+        for bank, group in groups.items():
+            means = torch.stack([gaussian.mean for gaussian in group]).to(device, dtype)
+            for part in means.split(AT_ONCE):
+                yield compute(part, bank, report).cpu()
+                finished += len(part)
+
+    computed = gathered(pieces(), len(gaussians))
     if len(computed) == len(values) and all(
         len(value.parts) == 1 and row[value.parts[0][1].digest()] == number for number, value in enumerate(values)
     ):

@@ -140,6 +140,8 @@ class ComfyServer:
             prompt_id, deadline = queued["prompt_id"], time.monotonic() + seconds
             while time.monotonic() < deadline:
                 message = connection.recv()
+                if message == "":
+                    raise RuntimeError(f"ComfyUI ended; the end of its log:\n{self.log_tail()}")
                 if not isinstance(message, str):  # a preview picture
                     continue
                 message = json.loads(message)

@@ -105,6 +105,7 @@ def main():
         args.work = args.work or Path(folder)
         args.work.mkdir(exist_ok=True)
         write_unet(args.work / "unet.safetensors")
+        (args.work / "reference.pt").unlink(missing_ok=True)
         print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}", flush=True)
         figures = []
         rows = [row for row in ROWS if row.name in args.rows]
@@ -136,8 +137,9 @@ def in_process(rows, args):
         if "free" in told:
             del held
             held = None
-            if told["free"]:
+            if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            if told["free"]:
                 held = torch.empty(max(int(free - told["free"] * GB), 0), dtype=torch.uint8, device="cuda")
             process.stdin.write(f"{free - (0 if held is None else len(held))}\n")
             process.stdin.flush()
@@ -447,7 +449,7 @@ def tables(figures):
                 share = number(peak and planned / peak)
                 text.append(f"| {each['side']} | {number(peak, scale=GB)} | {number(planned, scale=GB)} | {share} |")
         if "runs" in row:
-            second, last = row["runs"][1], row["runs"][-1]
+            second, last = row["runs"][:2][-1], row["runs"][-1]
             for what in ("allocated", "resident"):
                 values = [number(each[what], "{:.1f}", 1e6) for each in (second, last)]
                 text += ["", f"{row['row']}, {what}, MB: {values[0]} after the second run, {values[1]} after the last"]

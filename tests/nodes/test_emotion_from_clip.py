@@ -171,6 +171,23 @@ def test_pictures_in_grey_or_with_alpha_are_read_by_a_face_model(read, tmp_path,
     assert top(read(images=images, face_model="brought")[2]) == "happy"
 
 
+def test_room_is_made_for_the_weights_of_a_model(read, tmp_path, monkeypatch):
+    import comfy.model_management
+    import folder_paths
+
+    room = []
+    monkeypatch.setattr(comfy.model_management, "free_memory", lambda memory, device: room.append(memory))
+    write_image_classifier(tmp_path / "weighty", ["happy", "neutral"], "happy")
+    size = sum(file.stat().st_size for file in (tmp_path / "weighty").glob("*.safetensors"))
+    folder_paths.add_model_folder_path("dicetalk_classifiers", str(tmp_path))
+    with Image.open(ROOT / "demo" / "portrait.jpg") as portrait:
+        pixels = np.asarray(portrait.convert("RGB").resize((256, 256)), np.float32) / 255
+    read(images=torch.from_numpy(pixels)[None], face_model="weighty")
+    assert size > 0 and room == [2**30 + 2 * size]
+    read(face_landmarks=landmarks(film((1, SMILE))))
+    assert len(room) == 1, "nothing is loaded for landmarks"
+
+
 def test_a_trained_embedder_is_chosen_by_its_file(read, pack, tmp_path):
     import folder_paths
 

@@ -367,8 +367,18 @@ def test_guidance_that_is_no_number_is_refused_before_anything_runs(pack, name):
         sampling.DiceTalkGuider.execute(**given)
 
 
-@pytest.mark.parametrize("cpu, free, refused", [(True, 64e9, True), (False, 64e9, False), (False, 16e9, True)])
-def test_speech_whose_latents_do_not_fit_is_refused_before_anything_runs(pack, monkeypatch, cpu, free, refused):
+@pytest.mark.parametrize(
+    "cpu, free, timeline, needed, fits",
+    [
+        (True, 64e9, False, 97.3, 6392),
+        (False, 64e9, False, 44.2, None),
+        (False, 16e9, False, 44.2, 3515),
+        (False, 50e9, True, 61.9, 7847),
+    ],
+)
+def test_speech_whose_latents_do_not_fit_is_refused_before_anything_runs(
+    pack, monkeypatch, cpu, free, timeline, needed, fits
+):
     from types import SimpleNamespace
 
     sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling")
@@ -385,11 +395,12 @@ def test_speech_whose_latents_do_not_fit_is_refused_before_anything_runs(pack, m
     given["model"] = SimpleNamespace(load_device=torch.device("cpu" if cpu else "cuda"))
     given["audio_features"] = SimpleNamespace(tokens=torch.zeros(1, 1, 1).expand(135_000, 32, 1024))
     given["portrait"] = SimpleNamespace(latent=torch.zeros(1, 4, 64, 64))
-    with pytest.raises(ValueError if refused else Begun) as raised:
+    if timeline:
+        emotion = importlib.import_module(f"{pack.__name__}.dicetalk.emotion")
+        given["emotion"] = emotion.EmotionTimeline([emotion.TimelineKey(0.0, emotion.Emotion(torch.zeros(256)))])
+    with pytest.raises(ValueError if fits else Begun) as raised:
         sampling.DiceTalkGuider.execute(**given)
-    if refused:
-        fits = 6392 if cpu else 3515
-        needed = 97.3 if cpu else 44.2
+    if fits:
         words = f"audio_features lasts 10800 s, which needs {needed} GB of memory, and {free / 1e9:.1f} GB are free: "
         assert words in str(raised.value)
         assert f"set length of DICE-Talk Audio Features to {fits} s at most" in str(raised.value)

@@ -3,6 +3,7 @@
 import io
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import comfy_files
@@ -130,10 +131,30 @@ def test_a_vae_that_is_loaded_in_part_has_all_weights_where_it_computes(small, v
     assert 0 < places.count("cpu") < places.count("meta")
     vae.device = vae.output_device = meta
     monkeypatch.setattr(small.module("nodes.video"), "_load", lambda *_: 1)
+    monkeypatch.setattr(small.module("nodes.video"), "require_finite_frames", lambda *_: None)
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1e12)
-    frames = video_type(torch.empty(2, 4, SIDE, SIDE), vae, 12.5)._decode_unchecked(torch.empty(2, 4, SIDE, SIDE))
+    frames = video_type(torch.empty(2, 4, SIDE, SIDE), vae, 12.5)._decode(torch.empty(2, 4, SIDE, SIDE))
     assert frames.shape == (2, 8 * SIDE, 8 * SIDE, 3)
     assert {weight.device for weight in vae.first_stage_model.parameters()} == {meta}
+
+
+def test_an_interpolation_model_that_is_loaded_in_part_has_them_too(small, video_type, vae, interp_model, monkeypatch):
+    from comfy_extras.nodes_frame_interpolation import FrameInterpolate
+
+    meta, places = torch.device("meta"), []
+    model = interp_model.clone()
+    model.model, model.load_device = small_rife(small.module("dicetalk.verify").fill), meta
+    for *_, module, _ in model._load_list():
+        module.to(meta)
+    assert {weight.device.type for weight in model.model.parameters()} == {"cpu", "meta"}
+
+    def execute(model, frames, factor):
+        places.extend(weight.device for weight in model.model.parameters())
+        return SimpleNamespace(result=[frames])
+
+    monkeypatch.setattr(FrameInterpolate, "execute", execute)
+    list(video_type(torch.empty(2, 4, SIDE, SIDE), vae, 12.5, interp_model=model)._doubled([torch.empty(2, 8, 8, 3)]))
+    assert places and set(places) == {meta}
 
 
 def test_borders_do_not_show(small, make, vae):
@@ -276,9 +297,10 @@ def test_memory_that_runs_out_halves_the_chunks(make, vae, monkeypatch):
     assert torch.equal(frames, make(chunk_size=6).get_components().images)
 
 
-def test_frames_that_are_not_finite_are_an_error_and_no_black_video(small, make, vae, tmp_path, monkeypatch):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_frames_that_are_not_finite_are_an_error_and_no_black_video(small, make, vae, tmp_path, monkeypatch, value):
     decode = vae.first_stage_model.decode
-    monkeypatch.setattr(vae.first_stage_model, "decode", lambda window: decode(window).fill_(torch.nan))
+    monkeypatch.setattr(vae.first_stage_model, "decode", lambda window: decode(window).fill_(value))
     with pytest.raises(small.module("dicetalk.errors").InputError, match="The VAE gave values that.*--fp32-vae"):
         make().save_to(str(tmp_path / "out.mp4"))
     assert not list(tmp_path.iterdir())
