@@ -69,6 +69,7 @@ ROWS = (
     Row("8 GB", card=8.0),
     Row("6 GB", card=6.0),
     Row("4 GB", card=4.0),
+    Row("one branch, 600 s, static, 8 GB", card=8.0, clip=True, seconds=600, steps=1, scales=(1.0, 1.0)),
     Row("decode, 8 GB", then=("decode",), card=8.0),
     Row("dynamic VRAM", DYNAMIC, then=("runs",)),
     Row("dynamic VRAM, 8 GB", DYNAMIC, card=8.0),
