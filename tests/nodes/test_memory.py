@@ -135,7 +135,7 @@ def test_comfyui_plans_memory_for_one_window_and_the_clips_latents(small, monkey
 
     monkeypatch.setattr(small.patcher.model, "memory_required", memory_required)
     one = required(small.patcher.model, [1, *LATENT])
-    for frames in (7, 300, 7500):
+    for frames in (7, 300, 7500, 30_000):  # of the last, the latents outweigh a branch
         planned.clear()
         conditions = small.conditions(frames)
         guider = small.guider(patcher, conditions)
