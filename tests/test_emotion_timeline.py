@@ -5,6 +5,7 @@ import torch
 from emotions import make_priors, make_spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_bytes import LiveBytes
 
 from dicetalk.emotion import (
     BankOptions,
@@ -185,3 +186,11 @@ def test_a_timeline_stays_between_its_emotions(keys, seconds):
     assert isinstance(shown, Emotion)
     means = torch.stack([emotions[number].mean for _, number, _ in keys])
     assert (shown.mean >= means.amin(0) - 1e-6).all() and (shown.mean <= means.amax(0) + 1e-6).all()
+
+
+def test_the_tokens_of_a_timeline_are_held_once(monkeypatch):
+    monkeypatch.setattr("dicetalk.emotion.tokens.AT_ONCE", 20)
+    model = EmotionModel(tokens=32, width=256, hidden=24, codes=12, code_dim=20).eval().requires_grad_(False)
+    with LiveBytes() as live:
+        tokens = emotion_tokens(model, timeline((0, HAPPY), (100, SAD)), 1000)
+    assert len(tokens) == 1000 and live.peak < 1.5 * tokens.nbytes
