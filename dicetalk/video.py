@@ -233,8 +233,9 @@ def check_writable(path, suffix=""):
     if not folder.is_dir():
         raise InputError(f"The output folder {folder} does not exist: create it or write elsewhere.")
     try:
-        # The longest name is that of what becomes it, see `written_beside`.
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}{suffix}.{os.getpid()}-", suffix=".part"):
+        # The longest name is that of what becomes it, see `written_beside`; 4194304 is Linux's longest process number,
+        # so that a name that will do in one run will do in the next.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}{suffix}.4194304-", suffix=".part"):
             pass
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
