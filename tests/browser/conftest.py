@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def pytest_collection_modifyitems(items):
     """These come last: the page, which draws all the time, stays open until the end."""
-    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.parent == here)
     for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(240))  # what is asked of a page that stands still has no end of its own
+        if item.path.parent == here:
+            item.add_marker(pytest.mark.timeout(240))  # `evaluate` itself waits for ever for a page that stands still
 
 
 @pytest.fixture(scope="session")
