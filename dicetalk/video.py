@@ -259,6 +259,28 @@ def _target(path):
         raise
 
 
+@contextlib.contextmanager
+def _same_priority():
+    """Keep the priority of this thread, and give it to those that are started meanwhile.
+
+    Where it may, as root on Linux, SVT-AV1 makes its threads real-time ones, and the calling thread too, for good:
+    whatever that computes or starts later then comes before all else on the machine, which can stand still for it.
+    """
+    threads = Path("/proc/self/task")
+    if not (hasattr(os, "sched_setscheduler") and threads.is_dir()):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    others = set(os.listdir(threads))
+    try:
+        yield
+    finally:
+        for thread in {"0", *os.listdir(threads)} - others:  # 0 is this one
+            with contextlib.suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(thread), *before)
+
+
 class _Pictures:
     """A container with one stream of pictures; closes itself, after an exception too."""
 
@@ -295,7 +317,9 @@ class _Pictures:
         )
         self._tag(picture)
         picture.pts, picture.time_base = position, 1 / self.fps
-        self.container.mux(self.stream.encode(picture))
+        with _same_priority() if position == 0 else contextlib.nullcontext():  # the first picture opens the encoder
+            packets = self.stream.encode(picture)
+        self.container.mux(packets)
 
     def flush(self):
         self.container.mux(self.stream.encode(None))

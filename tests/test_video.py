@@ -363,6 +363,26 @@ def test_other_encodings(tmp_path, encoding, codecs, color, in_memory):
         assert sum(1 for _ in container.decode(video)) == 13
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid(), reason="only Linux's superuser may do it")
+def test_av1_makes_no_thread_a_real_time_one(tmp_path):
+    """SVT-AV1 would: a server that wrote one such video, and all that it starts, would come before everything else."""
+
+    def priorities():
+        return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+    def frames():
+        for frame in moving_frames(3):
+            seen.append(priorities())
+            yield frame
+
+    seen, before = [], os.sched_getscheduler(0)
+    try:
+        write_video(tmp_path / "out.mp4", frames(), 12.5, encoding=Encoding(codec="av1"))
+        assert seen == 3 * [{os.SCHED_OTHER}] and os.sched_getscheduler(0) == before
+    finally:
+        os.sched_setscheduler(0, before, os.sched_param(0))  # or the tests after this one would have it
+
+
 def test_a_buffer_is_left_as_it_was_when_writing_fails():
     buffer = io.BytesIO(b"before")
     buffer.seek(6)
