@@ -90,10 +90,10 @@ def test(arguments):
 
 
 def soak(arguments):
-    """Run tests/nodes/soak.py; it takes --jobs, --seed and --report."""
+    """Run tests/tools/soak.py; it takes --jobs, --seed and --report."""
     comfyui = set_up_tests()
     return subprocess.run(
-        [PYTHON, "tests/nodes/soak.py", *arguments], env=test_environment(comfyui), cwd=ROOT
+        [PYTHON, "tests/tools/soak.py", *arguments], env=test_environment(comfyui), cwd=ROOT
     ).returncode
 
 

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from dicetalk.dependencies import OPTIONAL, OWN, unmet  # noqa: E402
+from dicetalk.dependencies import OPTIONAL, OWN, unmet
 
 _VERSION = r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[\w.]+)?"  # as PEP 440 has them
 _NEVER_COMPILED = ("--only-binary", "numba", "--only-binary", "llvmlite")  # librosa's; that would take a compiler

@@ -9,10 +9,10 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "DiceTalkPipeline": "pipeline",
-    "DiceTalkUNet": "unet",
-    "PoseGuider": "pose_guider",
-    "AudioProjection": "audio",
-    "EmotionModel": "emotion",
+    "DiceTalkUNet": "model",
+    "PoseGuider": "model",
+    "AudioProjection": "model",
+    "EmotionModel": "model",
     "Emotion": "emotion",
     "EmotionTimeline": "emotion",
     "InputError": "errors",

@@ -11,26 +11,23 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from .audio import feature_windows, load_whisper_encoder, num_frames
-from .checkpoints import Checkpoint, load_part, read_tensors, resolve_checkpoint
-from .decoding import CHUNK, CONTEXT, decode_in_chunks, require_finite_frames
-from .emotion import EmotionTimeline, bank_options, emotion_tokens
+from .checkpoints.finding import Checkpoint, resolve_checkpoint
+from .checkpoints.loading import load_part
+from .checkpoints.tensors import read_tensors
+from .checkpoints.whisper import load_whisper_encoder
+from .emotion.timeline import EmotionTimeline
 from .errors import InputError
+from .media.portrait import PreparedPortrait
 from .memory import free_memory, gathered, release, require_memory
-from .portrait import PreparedPortrait
-from .sampling import (
-    EMOTION_SCALE,
-    EXPRESSION_BUCKET,
-    LATENT_CHANNELS,
-    LATENT_COPIES,
-    LATENT_SCALE,
-    MOTION_BUCKET,
-    REFERENCE_SCALE,
-    SCHEDULER_CONFIG,
-    WINDOW,
-    Conditions,
-    sample,
-)
+from .model.audio import feature_windows, num_frames
+from .model.emotion_tokens import bank_options, emotion_tokens
+from .model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MOTION_BUCKET, SCHEDULER_CONFIG
+from .sampling.conditions import Conditions
+from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks
+from .sampling.finite import require_finite_frames
+from .sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
+from .sampling.loop import LATENT_COPIES, sample
+from .sampling.windows import WINDOW
 
 _TOKEN_BATCH = 64
 _PIXEL_BYTES = 15  # as float32, and as uint8 beside it
@@ -138,7 +135,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         """Make a talking portrait.
 
         Args:
-            portrait: as `dicetalk.portrait.prepare_portrait` makes it.
+            portrait: as `dicetalk.media.portrait.prepare_portrait` makes it.
             audio: (samples,) mono speech at 16 kHz; one frame per 80 ms.
             emotion: an `Emotion`, a mix, or an `EmotionTimeline`.
             num_inference_steps: sampling steps.

@@ -6,19 +6,19 @@ from comfy_api.latest import ComfyExtension
 
 from ..dicetalk import dependencies
 from ..dicetalk.errors import InputError
-from .audio import DiceTalkAudioFeatures
-from .emotion import DiceTalkEmotion
-from .emotion_bank import DiceTalkEmotionBank
-from .emotion_files import DiceTalkLoadEmotion, DiceTalkSaveEmotion, register_emotions_folder
-from .emotion_from_clip import DiceTalkEmotionFromClip, register_embedder_folders
-from .emotion_mix import DiceTalkEmotionMix
-from .emotion_timeline import DiceTalkEmotionTimeline
-from .emotion_wheel import DiceTalkEmotionWheel
+from .emotion.bank import DiceTalkEmotionBank
+from .emotion.files import DiceTalkLoadEmotion, DiceTalkSaveEmotion, register_emotions_folder
+from .emotion.from_clip import DiceTalkEmotionFromClip, register_embedder_folders
+from .emotion.mix import DiceTalkEmotionMix
+from .emotion.preset import DiceTalkEmotion
+from .emotion.timeline import DiceTalkEmotionTimeline
+from .emotion.wheel import DiceTalkEmotionWheel
 from .loader import DiceTalkLoader, register_folder
 from .paste_back import DiceTalkPasteBack
 from .portrait import DiceTalkPortrait
 from .routes import register_routes
-from .sampling import DiceTalkGuider, DiceTalkSampler
+from .sampling.sampler import DiceTalkGuider, DiceTalkSampler
+from .speech import DiceTalkAudioFeatures
 from .video import DiceTalkVideo
 
 

@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..dicetalk.checkpoints import find_checkpoints, resolve_checkpoint
+from ..dicetalk.checkpoints.finding import find_checkpoints, resolve_checkpoint
 from .types import DiceTalk
 
 FOLDER = "dicetalk"
@@ -90,8 +90,8 @@ class DiceTalkLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:
-        from .model import load_unet  # diffusers and transformers are slow to import: only when first used
         from .parts import DiceTalkParts
+        from .sampling.model import load_unet  # diffusers and transformers are slow to import: only when first used
 
         names = find_checkpoints(checkpoint_roots())
         found = names.get(checkpoint) or resolve_checkpoint(checkpoint, checkpoint_roots())

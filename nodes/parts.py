@@ -7,13 +7,15 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ..dicetalk.audio import feature_windows, load_whisper_encoder, num_frames
-from ..dicetalk.checkpoints import Checkpoint, fitted_part, read_state_dict
-from ..dicetalk.emotion import bank_options, emotion_tokens
-from ..dicetalk.emotion.bank import usage
+from ..dicetalk.checkpoints.finding import Checkpoint
+from ..dicetalk.checkpoints.loading import fitted_part, read_state_dict
+from ..dicetalk.checkpoints.priors import load_priors
+from ..dicetalk.checkpoints.whisper import load_whisper_encoder
 from ..dicetalk.memory import gathered
-from ..dicetalk.priors import load_priors
-from .operations import use_operations
+from ..dicetalk.model.audio import feature_windows, num_frames
+from ..dicetalk.model.bank import usage
+from ..dicetalk.model.emotion_tokens import bank_options, emotion_tokens
+from .sampling.operations import use_operations
 
 _FRAMES_AT_ONCE = 64
 
@@ -83,7 +85,7 @@ class DiceTalkParts:
         return told.to(keep), model.unconditional(bank_options(emotion), device, torch.float32).to(keep)
 
     def bank_usage(self, emotions):
-        """(N, heads, codes) float32 array: how much N emotions use each code; see `dicetalk.emotion.bank.usage`."""
+        """(N, heads, codes) float32 array: how much N emotions use each code; see `dicetalk.model.bank.usage`."""
         device, model = _use(self._emo_model)
         return usage(model, emotions, device=device, dtype=torch.float32)
 

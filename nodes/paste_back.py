@@ -5,7 +5,7 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ..dicetalk.errors import InputError
-from ..dicetalk.paste import FEATHER, MAX_FEATHER, paste_back
+from ..dicetalk.media.paste import FEATHER, MAX_FEATHER, paste_back
 from .types import Portrait
 
 _SAME_SHAPE = 0.02

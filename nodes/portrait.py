@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
 from ..dicetalk.errors import InputError
-from ..dicetalk.portrait import prepare_portrait
+from ..dicetalk.media.portrait import prepare_portrait
 from .checks import require_picture
 from .preview import shown
 from .types import EncodedPortrait, Portrait

@@ -4,9 +4,12 @@ import numpy as np
 import torch
 from comfy_api.latest import ui
 
-from ..dicetalk.checkpoints import load_priors, resolve_checkpoint
-from ..dicetalk.emotion import NAMES, EmotionTimeline, to_text
+from ..dicetalk.checkpoints.finding import resolve_checkpoint
+from ..dicetalk.checkpoints.priors import load_priors
+from ..dicetalk.emotion.options import NAMES
+from ..dicetalk.emotion.parsing import to_text
 from ..dicetalk.emotion.picture import emotion_picture, timeline_picture
+from ..dicetalk.emotion.timeline import EmotionTimeline
 from ..dicetalk.errors import InputError
 from .loader import checkpoint_roots
 

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import folder_paths
 from aiohttp import web
 
-from ..dicetalk.checkpoints import PARTS, find_checkpoints
-from ..dicetalk.download import fetch, left_to_fetch, missing_files, plan_download
+from ..dicetalk.checkpoints.download import fetch, left_to_fetch, missing_files, plan_download
+from ..dicetalk.checkpoints.finding import PARTS, find_checkpoints
 from ..dicetalk.errors import InputError
 from ..dicetalk.files import require_space
 from .loader import checkpoint_roots

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from comfy_api.latest import io
 
-from ..dicetalk.portrait import PreparedPortrait
+from ..dicetalk.media.portrait import PreparedPortrait
 
 DiceTalk = io.Custom("DICETALK")
 Audio = io.Custom("DICETALK_AUDIO")

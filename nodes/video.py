@@ -12,10 +12,11 @@ import comfy.utils
 import torch
 from comfy_api.latest import Input, Types, io
 
-from ..dicetalk.decoding import CHUNK, CONTEXT, REACH, decode_in_chunks, require_finite_frames
 from ..dicetalk.errors import InputError
 from ..dicetalk.memory import is_out_of_memory
-from ..dicetalk.sampling import LATENT_CHANNELS
+from ..dicetalk.model.settings import LATENT_CHANNELS
+from ..dicetalk.sampling.decoding import CHUNK, CONTEXT, REACH, decode_in_chunks
+from ..dicetalk.sampling.finite import require_finite_frames
 
 InterpModel = io.Custom("INTERP_MODEL")
 _NOT_FINITE_REMEDY = (
@@ -33,7 +34,7 @@ class LatentVideo(Input.Video):
         fps: of the latents; twice that comes out with an `interp_model`.
         audio: AUDIO of one clip; what is longer than the pictures is cut.
         interp_model: ComfyUI's INTERP_MODEL, which adds a frame between every two: 2N - 1 in all.
-        chunk_size, context: see `dicetalk.decoding`.
+        chunk_size, context: see `dicetalk.sampling.decoding`.
     """
 
     def __init__(self, latents, vae, fps, audio=None, interp_model=None, chunk_size=CHUNK, context=CONTEXT):
@@ -111,7 +112,7 @@ class LatentVideo(Input.Video):
         color_space=None,
     ):
         """Decode, encode and write a few frames at a time; `path` gets its name when it is complete."""
-        from ..dicetalk.video import write_video
+        from ..dicetalk.media.video import write_video
 
         encoding = _encoding(path, format, codec, bit_depth, crf, color_space)
         frames = (frame.float().numpy() for frame in self._frames())
@@ -125,7 +126,7 @@ class LatentVideo(Input.Video):
 
     def _sound(self):
         """One second at a time; channels are mixed where files have no such number."""
-        from ..dicetalk.video import LAYOUTS
+        from ..dicetalk.media.video import LAYOUTS
 
         waveform, second = self._audio["waveform"][0], int(self._audio["sample_rate"])
         begin, end = self._samples()
@@ -261,7 +262,7 @@ def _silent():
 
 
 def _encoding(path, container, codec, bit_depth, crf, color_space):
-    from ..dicetalk.video import COLORS, ENCODERS, FORMATS, Encoding
+    from ..dicetalk.media.video import COLORS, ENCODERS, FORMATS, Encoding
 
     container, codec = Types.VideoContainer(container).value, Types.VideoCodec(codec).value
     if container == "auto":

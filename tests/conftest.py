@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-
-ROOT = Path(__file__).resolve().parents[1]
+from project import ROOT
 
 # The same examples every time: a failure is the change's own, and not a busy machine's.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -17,7 +16,7 @@ settings.load_profile("same")
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """Folder of a complete tiny, untrained checkpoint. Not to be written into."""
-    from dicetalk.tiny import write_tiny_checkpoint
+    from dicetalk.checkpoints.tiny import write_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     write_tiny_checkpoint(folder)

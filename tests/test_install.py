@@ -9,11 +9,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from dicetalk import dependencies
 from dicetalk.dependencies import COMFYUIS, OPTIONAL, OWN, problem, unmet
 
-ROOT = Path(__file__).parents[1]
 # What ComfyUI 0.33.0 installs itself and this pack must leave alone.
 COMFYUIS_OWN = {"torch", "torchvision", "torchaudio", "numpy", "transformers", "tokenizers", "safetensors", "av"}
 

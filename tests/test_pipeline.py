@@ -5,12 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dicetalk.checkpoints import resolve_checkpoint
-from dicetalk.emotion import EmotionTimeline, parse_emotion
+from dicetalk.checkpoints.finding import resolve_checkpoint
+from dicetalk.checkpoints.priors import load_priors
+from dicetalk.emotion.parsing import parse_emotion
+from dicetalk.emotion.timeline import EmotionTimeline
 from dicetalk.errors import InputError
+from dicetalk.media.portrait import prepare_portrait
 from dicetalk.pipeline import DiceTalkPipeline
-from dicetalk.portrait import prepare_portrait
-from dicetalk.priors import load_priors
 
 FRAMES = 3
 

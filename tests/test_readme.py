@@ -4,11 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import av
-
-ROOT = Path(__file__).parents[1]
+from project import ROOT
 
 
 def test_the_example_in_python_makes_a_video(tiny_checkpoint, tmp_path):

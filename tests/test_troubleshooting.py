@@ -1,11 +1,10 @@
 """Every message that docs/troubleshooting.md explains is one that the pack can give."""
 
 import ast
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 ROWS = [row for row in PAGE.splitlines() if row.startswith("| ") and not row.startswith(("| message |", "|---"))]
 
@@ -38,7 +37,7 @@ def test_every_row_stands_in_a_table():
 
 def errors_of_nodes():
     """The text of each error that the nodes raise, with … for what differs."""
-    for path in sorted((ROOT / "nodes").glob("*.py")):
+    for path in sorted((ROOT / "nodes").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "InputError":
                 parts = getattr(node.args[0], "values", node.args)

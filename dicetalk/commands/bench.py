@@ -41,9 +41,10 @@ def run(args):
 
     from tqdm import tqdm
 
-    from ..bench import Workload, bench
-    from ..device import DTYPES, choose_device, choose_dtype
     from ..errors import InputError
+    from ..measure.bench import bench
+    from ..sampling.counting import Workload
+    from .device import DTYPES, choose_device, choose_dtype
 
     if args.dtype is not None and args.dtype not in DTYPES:
         raise InputError(f"--dtype {args.dtype}: choose one of {', '.join(DTYPES)}.")
@@ -76,7 +77,7 @@ def _borders(args, size, frames, device, dtype):
 
     from tqdm import tqdm
 
-    from ..borders import CHUNKS, CONTEXTS, measure_borders
+    from ..measure.borders import CHUNKS, CONTEXTS, measure_borders
 
     decodings = 1 + len(CHUNKS) * len(CONTEXTS)
     with tqdm(total=decodings, desc="bench", unit="decoding", disable=None) as progress:
@@ -94,7 +95,7 @@ def _borders(args, size, frames, device, dtype):
 
 
 def _smaller(workload, seconds):
-    from ..bench import what_fits
+    from ..measure.bench import what_fits
 
     share = min(0.5, 60 / seconds)
     return f"{_duration(seconds)} were expected. For at most {share:.0%} of the work: {what_fits(workload, share)}."

@@ -73,7 +73,7 @@ def clip_settings(args):
 
 def check_clip(path, args):
     """The Clip, and InputError for what is not there or does not fit, before any checkpoint is looked for."""
-    from ..emotion.clip_files import open_clip
+    from ..reading.files import open_clip
 
     if args.chart and Path(args.chart).suffix.lower() != ".png":
         raise InputError(f"--chart is {args.chart}: the chart is a PNG file; end its name with .png.")
@@ -104,12 +104,12 @@ def read_clip(clip, args, checkpoint, priors):
     """The Reading of an open clip, with a progress bar; the chart is drawn where the options ask for one."""
     from tqdm import tqdm
 
-    from ..device import choose_device
-    from ..emotion.clip import load_embedder
+    from ..embedder.choice import choose_embedder
+    from .device import choose_device
 
     whisper = checkpoint.folder("whisper") if args.embedder != "evidence" else None
     models = {"face_model": args.face_model, "voice_model": args.voice_model, "device": choose_device(args.device)}
-    embedder = load_embedder(args.embedder, whisper=whisper, **models)
+    embedder = choose_embedder(args.embedder, whisper=whisper, **models)
     with tqdm(desc="Reading the clip", unit="s", disable=None, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
 
         def on_progress(done, total):
@@ -118,7 +118,7 @@ def read_clip(clip, args, checkpoint, priors):
 
         reading = embedder.read(clip, priors, timeline=args.timeline, on_progress=on_progress)
     if args.chart:
-        from ..emotion.chart import chart
+        from ..reading.chart import chart
 
         save_image(chart(reading, clip.name), args.chart)
     return reading

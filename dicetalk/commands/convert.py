@@ -24,8 +24,8 @@ def add_arguments(parser):
 def run(args):
     from tqdm import tqdm
 
-    from ..checkpoints import resolve_checkpoint
-    from ..convert import convert_checkpoint, describe, total_bytes
+    from ..checkpoints.convert import convert_checkpoint, describe, total_bytes
+    from ..checkpoints.finding import resolve_checkpoint
 
     checkpoint = resolve_checkpoint(args.source)
     files = []

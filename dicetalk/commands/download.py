@@ -27,7 +27,7 @@ def run(args):
 
     from tqdm import tqdm
 
-    from ..download import GROUPS, describe, fetch, left_to_fetch, plan_download
+    from ..checkpoints.download import GROUPS, describe, fetch, left_to_fetch, plan_download
     from ..errors import InputError
     from ..files import require_space
 
@@ -63,7 +63,7 @@ def _output(given):
     if given:
         return Path(given).expanduser().absolute()
 
-    from ..checkpoints import comfyui_models_folders, find_checkpoints
+    from ..checkpoints.finding import comfyui_models_folders, find_checkpoints
 
     for models in comfyui_models_folders():
         if models.is_dir():

@@ -72,7 +72,8 @@ def run(args):
 
 
 def _show(args):
-    from ..emotion import EmotionTimeline, to_text
+    from ..emotion.parsing import to_text
+    from ..emotion.timeline import EmotionTimeline
 
     (emotion,), priors, checkpoint = _read([args.emotion], args)
     print(to_text(emotion))
@@ -89,7 +90,9 @@ def _show(args):
 def _mix(args):
     from pathlib import Path
 
-    from ..emotion import mix, save_emotion, to_text
+    from ..emotion.files import save_emotion
+    from ..emotion.mixing import mix
+    from ..emotion.parsing import to_text
 
     name = _saved_name(args)
     emotions, _, _ = _read(args.emotions, args)
@@ -106,9 +109,12 @@ def _mix(args):
 def _from_clip(args):
     from pathlib import Path
 
-    from ..checkpoints import load_priors, resolve_checkpoint
-    from ..emotion import EmotionTimeline, save_emotion, to_text
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors
+    from ..emotion.files import save_emotion
     from ..emotion.options import SUFFIX
+    from ..emotion.parsing import to_text
+    from ..emotion.timeline import EmotionTimeline
     from ..errors import InputError
     from .clips import check_clip, read_clip
 
@@ -141,10 +147,11 @@ def _saved_name(args):
 def _bank(args):
     from pathlib import Path
 
-    from ..emotion import to_text
-    from ..emotion.bank import bank_vectors, correlation, correlation_image, usage, usage_image
+    from ..emotion.heat_map import correlation_image, usage_image
     from ..emotion.options import BankOptions
+    from ..emotion.parsing import to_text
     from ..errors import InputError
+    from ..model.bank import bank_vectors, correlation, usage
     from .clips import save_image
 
     for path in filter(None, (args.output, args.usage_output)):
@@ -174,8 +181,12 @@ def _bank(args):
 
 def _read(arguments, args):
     """The values of emotions given as text or files, the single emotions among the priors, and the checkpoint."""
-    from ..checkpoints import load_priors, resolve_checkpoint
-    from ..emotion import EmotionLibrary, EmotionTimeline, read_argument, resolve
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors
+    from ..emotion.files import EmotionLibrary
+    from ..emotion.parsing import resolve
+    from ..emotion.text import read_argument
+    from ..emotion.timeline import EmotionTimeline
 
     for argument in arguments:
         read_argument(argument)
@@ -203,13 +214,13 @@ def _bank_changes(args):
 def _load_model(checkpoint):
     import torch
 
-    from ..checkpoints import load_part
+    from ..checkpoints.loading import load_part
 
     return load_part("emo_model", checkpoint.file("emo_model"), dtype=torch.float32)
 
 
 def _describe(emotion, priors):
-    from ..emotion import Emotion
+    from ..emotion.value import Emotion
 
     neutral = priors.get("neutral")
     print(f"  norm of the mean       {emotion.mean.norm():.2f}")
@@ -229,7 +240,7 @@ def _describe(emotion, priors):
 
 def _nearest(emotion, priors, count=3):
     """The presets nearest by distance, with that and the correlation of what tells both from neutral."""
-    from ..emotion.bank import correlation
+    from ..model.bank import correlation
 
     neutral = priors["neutral"].mean
     ordered = sorted(priors, key=lambda name: float((priors[name].mean - emotion.mean).norm()))[:count]
@@ -243,8 +254,9 @@ def _nearest(emotion, priors, count=3):
 def _print_usage(emotion, checkpoint, top):
     import numpy as np
 
-    from ..emotion import EmotionTimeline, to_text
-    from ..emotion.bank import usage
+    from ..emotion.parsing import to_text
+    from ..emotion.timeline import EmotionTimeline
+    from ..model.bank import usage
 
     emotions = [key.emotion for key in emotion.keys] if isinstance(emotion, EmotionTimeline) else [emotion]
     used = usage(_load_model(checkpoint), emotions)

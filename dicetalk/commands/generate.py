@@ -83,7 +83,7 @@ def run(args):
     face_box = parse_face(args.face)
     check_files(args)
 
-    from ..emotion import read_argument
+    from ..emotion.text import read_argument
 
     clip = clip_path(args.emotion)
     if clip is not None:
@@ -92,18 +92,19 @@ def run(args):
         check_no_clip(args)
         read_argument(args.emotion)  # a slip in the text is told at once; the names in it, when the checkpoint is known
 
-    from ..audio import num_frames
-    from ..media import load_audio, load_image
+    from ..media.audio import load_audio
+    from ..media.image import load_image
+    from ..model.audio import num_frames
 
     image = load_image(args.portrait)
     audio = load_audio(args.audio, args.start, args.length)
     if num_frames(len(audio)) == 0:
         raise InputError(f"The speech in {args.audio} lasts {len(audio) / 16:.0f} ms: one video frame takes 80 ms.")
 
-    from ..checkpoints import resolve_checkpoint
-    from ..device import choose_device, choose_dtype
-    from ..emotion import resolve
-    from ..priors import load_priors
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors
+    from ..emotion.parsing import resolve
+    from .device import choose_device, choose_dtype
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
@@ -116,7 +117,7 @@ def run(args):
     else:
         emotion = resolve(read_argument(args.emotion, priors), priors, args.emotion)
 
-    from ..portrait import prepare_portrait
+    from ..media.portrait import prepare_portrait
 
     portrait = prepare_portrait(image, face_box, short_side=args.size, crop=args.crop, expand_ratio=args.margin)
     if checkpoint.untrained:
@@ -126,7 +127,7 @@ def run(args):
     run = kept_run(args, image, portrait, audio, emotion, checkpoint, metadata)
     start = begin(args, run)
 
-    from ..sampling import NotFinite
+    from ..sampling.finite import NotFinite
 
     pipeline = load_pipeline(checkpoint, dtype, device)
     try:
@@ -151,9 +152,10 @@ def kept_run(args, image, portrait, audio, emotion, checkpoint, metadata):
     import numpy as np
     import torch
 
-    from ..audio import num_frames
-    from ..resume import Run, digest
-    from ..sampling import LATENT_CHANNELS, WINDOW
+    from ..model.audio import num_frames
+    from ..model.settings import LATENT_CHANNELS
+    from ..sampling.resume import Run, digest
+    from ..sampling.windows import WINDOW
 
     width, height = portrait.image.size
     settings = {
@@ -226,7 +228,7 @@ def sample_latents(args, pipeline, portrait, audio, emotion, run, start=None):
     """The sampled latents, one a frame at 12.5 fps; `start` is what `begin` returns."""
     import torch
 
-    from ..sampling import WINDOW
+    from ..sampling.windows import WINDOW
 
     if run.finished:
         return start[1][:-WINDOW]
@@ -257,7 +259,9 @@ def write(args, pipeline, latents, metadata):
 
     from tqdm import tqdm
 
-    from ..video import double_frame_rate, read_sound, write_video
+    from ..media.audio import read_sound
+    from ..media.frame_rate import double_frame_rate
+    from ..media.video import write_video
 
     chunks = pipeline.decode(latents, args.decode_chunk_size)
     frames, total = (frame for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy()), len(latents)
@@ -328,8 +332,8 @@ def check_files(args):
         if not Path(given).exists():
             raise InputError(f"{flag} is {given}, which does not exist: check the file's name.")
 
-    from ..resume import SUFFIX
-    from ..video import check_writable
+    from ..media.container import check_writable
+    from ..sampling.resume import SUFFIX
 
     output = Path(args.output)
     if output.suffix.lower() != ".mp4":

@@ -16,7 +16,7 @@ def run(args):
 
     from tqdm import tqdm
 
-    from ..tiny import STEPS, write_tiny_checkpoint
+    from ..checkpoints.tiny import STEPS, write_tiny_checkpoint
 
     with tqdm(total=len(STEPS), desc="tiny checkpoint", unit="part", disable=None) as progress:
         write_tiny_checkpoint(args.folder, args.seed, on_step=lambda name: progress.update())

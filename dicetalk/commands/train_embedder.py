@@ -209,15 +209,15 @@ def _priors(args):
     """name → (256,) mean, and where they are from, by its name alone."""
     from pathlib import Path
 
-    from ..checkpoints import resolve_checkpoint
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors
     from ..emotion.options import NAMES
     from ..errors import InputError
-    from ..priors import load_priors
 
     if args.synthetic and not args.emotions and not args.checkpoint:
         import torch
 
-        from ..tiny import emotion_means
+        from ..checkpoints.tiny import emotion_means
 
         return {name: torch.from_numpy(mean) for name, mean in emotion_means().items()}, "made up"
     if args.emotions:
@@ -279,8 +279,8 @@ def _prove(args, accelerator):
 def _train(args, accelerator):
     import torch
 
-    from ..audio import load_whisper_encoder
-    from ..checkpoints import resolve_checkpoint
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.whisper import load_whisper_encoder
     from ..embedder.dataset import find_recordings
     from ..embedder.features import whisper_digest
     from ..embedder.files import save_embedder

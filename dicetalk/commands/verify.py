@@ -16,8 +16,8 @@ def add_arguments(parser):
 
 def run(args):
     """Print one row per case. Returns 0 if all pass or none is judged, 1 if any fails or cannot be read."""
-    from ..device import choose_device, choose_dtype
-    from ..verify import FAILED, NOT_JUDGED, find_cases, verify_case
+    from ..measure.verify import FAILED, NOT_JUDGED, find_cases, verify_case
+    from .device import choose_device, choose_dtype
 
     cases = find_cases(args.folders)
     device, dtype = choose_device(args.device), choose_dtype(args.dtype)

@@ -11,6 +11,7 @@ _EXPORTS = {
     "load_embedder": "files",
     "save_embedder": "files",
     "LearnedEmbedder": "reader",
+    "choose_embedder": "choice",
 }
 __all__ = list(_EXPORTS)
 

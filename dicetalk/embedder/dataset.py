@@ -4,7 +4,7 @@ Folders that are understood, side by side too; the clip's files share a name:
 
     ACTOR/EMOTION/LEVEL/CLIP.mp4                 video with or without sound
     ACTOR/EMOTION/LEVEL/CLIP.wav                 sound (which goes before the video's own)
-    ACTOR/EMOTION/LEVEL/CLIP.csv                 blendshapes (`dicetalk.emotion.clip_files.read_landmarks`)
+    ACTOR/EMOTION/LEVEL/CLIP.csv                 blendshapes (`dicetalk.reading.landmarks.read_landmarks`)
     ACTOR/video/VIEW/EMOTION/LEVEL/CLIP.mp4      the same as MEAD has it (Wang et al. 2020): M003/video/front/angry/…,
     ACTOR/audio/EMOTION/LEVEL/CLIP.m4a           M003/audio/angry/level_1/001.m4a
     ACTOR/landmarks/EMOTION/LEVEL/CLIP.csv       and blendshapes of the same view
@@ -157,8 +157,9 @@ def _wanted(recording, digest, face_landmarker):
 
 def open_recording(recording, face_landmarker=None):
     """The Clip of a recording: its own sound file before the video's sound."""
-    from ..emotion.clip import Clip
-    from ..emotion.clip_files import landmark_stream, open_clip, read_landmarks
+    from ..reading.clip import Clip
+    from ..reading.files import open_clip
+    from ..reading.landmarks import landmark_stream, read_landmarks
 
     clip = Clip()
     if recording.video is not None:

@@ -11,8 +11,8 @@ from itertools import zip_longest
 import numpy as np
 import torch
 
-from ..audio import SAMPLES_PER_FRAME, audio_features, num_frames
-from ..emotion.clip import BLENDSHAPES, check_seconds
+from ..model.audio import SAMPLES_PER_FRAME, audio_features, num_frames
+from ..reading.clip import BLENDSHAPES, check_seconds
 from .model import RATE
 
 PIECE = 350  # tokens: 28 s, which Whisper hears at once
@@ -24,7 +24,7 @@ def pieces(clip, encoder, on_progress=None):
     """Yields (visual, visual_mask, audio, audio_mask) of a clip, `PIECE` tokens at a time, the last one shorter.
 
     Args:
-        clip: `dicetalk.emotion.clip.Clip`; its blendshapes and sound are used.
+        clip: `dicetalk.reading.clip.Clip`; its blendshapes and sound are used.
         encoder: Whisper's encoder; None passes the sound over.
         on_progress: called with the seconds that are done.
 

@@ -1,4 +1,4 @@
-"""Reading a reference clip with a trained embedder: the interface of `dicetalk.emotion.clip`."""
+"""Reading a reference clip with a trained embedder: the interface of `dicetalk.reading.clip`."""
 
 from collections import deque
 from dataclasses import replace
@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..emotion.clip import NoCue, Reading
 from ..emotion.options import NAMES
 from ..errors import InputError
+from ..reading.clip import NoCue, Reading
 from .features import pieces, whisper_digest
 from .model import RATE
 
@@ -47,7 +47,7 @@ class LearnedEmbedder:
         self.name, self._digest, self._whisper = name, file.whisper, whisper
 
     def read(self, clip, priors, timeline=False, on_progress=None):
-        """Read a clip; arguments, result and errors are those that `dicetalk.emotion.clip` states.
+        """Read a clip; arguments, result and errors are those that `dicetalk.reading.clip` states.
 
         The clip is read in windows as long as those of the training (4 s), 0.96 s apart; a shorter one in one window.
         The emotion of the whole clip is the Gaussian with the mean and the variance of the windows' mixture. Where
@@ -58,7 +58,7 @@ class LearnedEmbedder:
         Returns:
             Reading: tracks "face" and "voice", what would have been read from that cue alone, and "combined".
         """
-        from ..emotion.evidence import sureness
+        from ..reading.evidence import sureness
 
         notes = []
         clip = self._known(clip, notes)
@@ -119,8 +119,8 @@ class LearnedEmbedder:
         """Whisper's encoder, if there is sound to hear with it."""
         if clip.audio is None:
             return None
-        from ..audio import load_whisper_encoder
-        from ..checkpoints import resolve_checkpoint
+        from ..checkpoints.finding import resolve_checkpoint
+        from ..checkpoints.whisper import load_whisper_encoder
 
         if self._whisper is None:
             try:
@@ -189,7 +189,7 @@ class LearnedEmbedder:
         return (mean - self._neutral) @ self._axes
 
     def _emotion(self, mean, variance, weights, clip_name):
-        from ..emotion import Emotion
+        from ..emotion.value import Emotion
 
         name = NAMES[int(np.nanargmax(weights))]
         provenance = f"read from {clip_name} by the embedder {self.name}; nearest to {name}"
@@ -205,8 +205,8 @@ class LearnedEmbedder:
             track: (windows, 8) weights.
             course: (number, code, place) of the windows with a cue; a Gaussian would take 32 times a code's memory.
         """
-        from ..emotion import EmotionTimeline, TimelineKey
-        from ..emotion.evidence import few_turns
+        from ..emotion.timeline import EmotionTimeline, TimelineKey
+        from ..reading.evidence import few_turns
 
         numbers, codes, places = zip(*course)
         keys = []

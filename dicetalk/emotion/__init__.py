@@ -1,4 +1,4 @@
-"""Emotion as a value (presets, mixes, timelines, text form) and the model that turns it into tokens.
+"""Emotion as a value: presets, mixes, timelines, bank options, their text form and their files. It knows no model.
 
 The names below load their modules when they are first used; reading and checking the text form needs no PyTorch.
 """
@@ -10,27 +10,18 @@ _EXPORTS = {
     "BankOptions": "options",
     "parse_text": "text",
     "format_text": "text",
+    "read_argument": "text",
     "Emotion": "value",
     "TokenMix": "value",
     "mix": "mixing",
     "EmotionTimeline": "timeline",
     "TimelineKey": "timeline",
-    "read_argument": "text",
-    "parse_emotion": "reading",
-    "resolve": "reading",
-    "to_text": "reading",
+    "parse_emotion": "parsing",
+    "resolve": "parsing",
+    "to_text": "parsing",
     "EmotionLibrary": "files",
     "load_emotion": "files",
     "save_emotion": "files",
-    "distinct_tokens": "tokens",
-    "emotion_tokens": "tokens",
-    "bank_options": "tokens",
-    "EmotionModel": "model",
-    "Clip": "clip",
-    "Reading": "clip",
-    "load_embedder": "clip",
-    "open_clip": "clip_files",
-    "Evidence": "evidence",
 }
 __all__ = list(_EXPORTS)
 

@@ -12,6 +12,7 @@ METHODS = ("barycentre", "moments", "tokens")
 EASINGS = ("linear", "smooth", "step")
 MAX_INTENSITY = 2.0
 MAX_STRENGTH = 2.0
+FPS = 12.5  # frames a second of the model's video
 LONGEST = 48 * 3600.0  # seconds that a clip or a timeline may last, so that wrong times cannot fill the memory
 SPACES = ("usage", "tokens", "embedding")
 MODES = ("full", "nearest", "top-k")

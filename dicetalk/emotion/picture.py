@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .bank import label_font
-from .chart import COLOURS
+from .drawing import COLOURS, label_font
 from .options import NAMES
 
 _INK, _FAINT, _OTHER = (40, 40, 40), (120, 120, 120), (150, 165, 190)

@@ -13,8 +13,6 @@ from .mixing import between
 from .options import EASINGS, LONGEST, check_number
 from .value import Emotion, TokenMix, _Compared, check_label
 
-FPS = 12.5
-
 
 @dataclass(frozen=True)
 class TimelineKey:

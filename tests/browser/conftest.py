@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from comfy_server import furnished
 from frontend import RENDERERS, Frontend, chromium
+from project import ROOT
 
-from dicetalk.video import write_video
-
-ROOT = Path(__file__).resolve().parents[2]
+from dicetalk.media.video import write_video
 
 
 def pytest_collection_modifyitems(items):

@@ -6,12 +6,11 @@ The pictures are in .cache/pictures to be looked at; with DICETALK_PICTURES set,
 import io
 import json
 import os
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from project import ROOT
 
-ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "images" if os.environ.get("DICETALK_PICTURES") else ROOT / ".cache" / "pictures"
 WORKFLOWS = ROOT / "workflows"
 MIN_FONT, CANVAS_INFO = "LiteGraph.Canvas.MinFontSizeForLOD", "Comfy.Graph.CanvasInfo"

@@ -3,8 +3,7 @@
 import json
 import random
 
-from dicetalk.emotion import format_text, parse_text
-from dicetalk.emotion.text import Mixed, Named, Timed
+from dicetalk.emotion.text import Mixed, Named, Timed, format_text, parse_text
 from dicetalk.errors import InputError
 
 TEXTS = [

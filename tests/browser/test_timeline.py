@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicetalk.emotion import parse_text
+from dicetalk.emotion.text import parse_text
 
 KIND = "DiceTalkEmotionTimeline"
 TEXT = "0s neutral; 1s happy:1.2 smooth; 2.5s sad"

@@ -2,11 +2,11 @@
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
-WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 SMALL = {
     "DiceTalkLoader": ["tiny", "default"],
     "DiceTalkPortrait": [128, False, 0.5],
@@ -72,7 +72,7 @@ def small(workflow):
 
 
 def test_the_quick_start_is_run_from_the_page(frontend, server):
-    frontend.load(small(read(Path(__file__).parents[2] / "workflows" / "quick_start.json")))
+    frontend.load(small(read(ROOT / "workflows" / "quick_start.json")))
     frontend.page.evaluate(
         """async () => {
             const sampler = app.graph.nodes.find((node) => node.comfyClass === "DiceTalkSampler");

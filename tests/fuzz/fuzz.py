@@ -22,7 +22,7 @@ def main():
     name, *arguments = sys.argv[1:]
     import torch  # noqa: F401  (before the imports are instrumented: it is large, and not what is fuzzed)
 
-    with atheris.instrument_imports(include=["dicetalk.priors", "dicetalk.emotion", "pickletools"]):
+    with atheris.instrument_imports(include=["dicetalk.checkpoints.priors", "dicetalk.emotion", "pickletools"]):
         import targets
     cases = HERE / "cases" / name
     cases.mkdir(parents=True, exist_ok=True)

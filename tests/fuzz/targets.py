@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dicetalk.emotion import Emotion, EmotionTimeline, TokenMix, load_emotion
-from dicetalk.emotion.files import emotion_from_content
+from dicetalk.checkpoints.priors import load_prior
+from dicetalk.emotion.files import emotion_from_content, load_emotion
+from dicetalk.emotion.timeline import EmotionTimeline
+from dicetalk.emotion.value import Emotion, TokenMix
 from dicetalk.errors import InputError
-from dicetalk.priors import load_prior
 
 _ROWS = {"mean": torch.zeros(3, 256), "deviation": torch.ones(3, 256)}
 _folder = tempfile.TemporaryDirectory(prefix="dicetalk-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)

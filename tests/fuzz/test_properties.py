@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from dicetalk.emotion import NAMES, Emotion, TokenMix, mix, parse_emotion
-from dicetalk.emotion.mixing import between, normalized
+from dicetalk.emotion.mixing import between, mix, normalized
+from dicetalk.emotion.options import NAMES
+from dicetalk.emotion.parsing import parse_emotion
 from dicetalk.emotion.text import MAX_LENGTH, format_text, parse_text
+from dicetalk.emotion.value import Emotion, TokenMix
 from dicetalk.errors import InputError
-from dicetalk.portrait import check_box, face_crop, prepare_portrait, resized_size
-from dicetalk.sampling import SHIFT, WINDOW, window_plan, windows
+from dicetalk.media.portrait import check_box, face_crop, prepare_portrait, resized_size
+from dicetalk.sampling.windows import SHIFT, WINDOW, window_plan, windows
 
 PRIORS = make_priors()
 SPREAD = [emotion.with_deviation(make_spread(number)) for number, emotion in enumerate(PRIORS.values())]

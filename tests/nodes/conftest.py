@@ -1,13 +1,11 @@
 """What the tests of the nodes share, besides the server of tests/conftest.py."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from comfy_process import ON_GPU, load_pack
-
-ROOT = Path(__file__).resolve().parents[2]
+from project import ROOT
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,18 +6,17 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
 from comfy_server import Interrupted, PromptError, furnished
+from project import GRAPHS, ROOT
 from safetensors.torch import save_file
 from small_model import SmallModel
 
-ROOT = Path(__file__).parents[2]
-QUICK_START = json.loads((Path(__file__).parent / "graphs" / "quick_start.json").read_text())
+QUICK_START = json.loads((GRAPHS / "quick_start.json").read_text())
 WINDOW = 25
 
 

@@ -10,7 +10,7 @@ CPU = ("--cpu",)
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    from dicetalk.tiny import UNET_CONFIG
+    from dicetalk.checkpoints.tiny import UNET_CONFIG
 
     folder = tmp_path_factory.mktemp("gpu")
     gpu.write_unet(folder / "unet.safetensors", UNET_CONFIG, "cpu")

@@ -2,11 +2,11 @@
 
 import re
 import urllib.request
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
-DOCS = Path(__file__).parents[2] / "web" / "docs"
+DOCS = ROOT / "web" / "docs"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
 OPEN = re.compile("found$|saved ones$|ComfyUI's$")  # where the choices depend on what is installed
 

@@ -6,14 +6,14 @@ import json
 import math
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 import torch
 from comfy_server import PromptError
 from hostile_table import NAMES, Row, check, files, value
+from project import GRAPHS
 
-QUICK_START = json.loads((Path(__file__).parent / "graphs" / "quick_start.json").read_text())
+QUICK_START = json.loads((GRAPHS / "quick_start.json").read_text())
 NAN, INFINITY = math.nan, math.inf
 
 
@@ -56,7 +56,7 @@ def sound(seconds=1.0, rate=16000, channels=1, fill=0.1, batch=1):
 @pytest.fixture
 def uses(pack, monkeypatch):
     """What a row may be used by: name → function."""
-    portrait, audio = (importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("portrait", "audio"))
+    portrait, audio = (importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("portrait", "speech"))
     monkeypatch.setattr(portrait, "shown", lambda *args: None)
 
     def prepared(given):
@@ -359,7 +359,7 @@ def test_value_that_is_no_number_is_the_nodes_error(server, node, name, message)
 
 @pytest.mark.parametrize("name", ["reference_scale", "emotion_scale", "guidance_from", "guidance_to"])
 def test_guidance_that_is_no_number_is_refused_before_anything_runs(pack, name):
-    sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling")
+    sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling.sampler")
     given = dict.fromkeys(("model", "dicetalk", "portrait", "audio_features", "emotion"))
     given |= {"reference_scale": 3.0, "emotion_scale": 6.0, "overlap": 0, "shift": 7}
     given |= {"motion_bucket": 8, "expression_bucket": 16, name: NAN}
@@ -381,7 +381,7 @@ def test_speech_whose_latents_do_not_fit_is_refused_before_anything_runs(
 ):
     from types import SimpleNamespace
 
-    sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling")
+    sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling.sampler")
     monkeypatch.setattr(sampling.comfy.model_management, "get_free_memory", lambda device: free)
 
     class Begun(Exception):

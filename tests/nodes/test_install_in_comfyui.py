@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer, PromptError
+from project import ROOT
 
-ROOT = Path(__file__).parents[2]
 LONGEST_IMPORT = 0.5  # seconds of processor time
 
 IMPORT = """
@@ -49,7 +49,7 @@ sys.meta_path.insert(0, Hidden())
 
 
 def test_importing_the_pack_is_quick_and_loads_nothing_heavy(comfyui):
-    command = [sys.executable, "-c", IMPORT, str(comfyui), str(ROOT), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", IMPORT, str(comfyui), str(ROOT), str(ROOT / "tests" / "helpers")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     seconds, loaded, names = json.loads(done.stdout.splitlines()[-1])

@@ -5,17 +5,16 @@ import importlib
 import json
 import shutil
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from comfy_server import ComfyServer, PromptError
 from hub import Hub, serving
+from project import ROOT
 from workflow import to_graph
 
-from dicetalk.download import RemoteFile
+from dicetalk.checkpoints.download import RemoteFile
 
-ROOT = Path(__file__).parents[2]
 ROUTE = "/dicetalk/download"
 UNET = bytes(range(256)) * 8000
 HELD = 1_000_000  # bytes after which a held line gives nothing more

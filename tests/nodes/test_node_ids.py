@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FROZEN = Path(__file__).with_name("node_ids.json")
 
 

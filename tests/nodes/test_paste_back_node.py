@@ -14,7 +14,7 @@ def module(pack):
 
 @pytest.fixture(scope="module")
 def portrait(pack):
-    prepare = importlib.import_module(f"{pack.__name__}.dicetalk.portrait").prepare_portrait
+    prepare = importlib.import_module(f"{pack.__name__}.dicetalk.media.portrait").prepare_portrait
     kind = importlib.import_module(f"{pack.__name__}.nodes.types").EncodedPortrait
     original = torch.rand(1, 120, 200, 3, generator=torch.Generator().manual_seed(0))
     picture = Image.fromarray((original[0].numpy() * 255).astype("uint8"))

@@ -5,15 +5,15 @@ import json
 import shutil
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from comfy_server import Interrupted, PromptError
 from PIL import Image
+from project import GRAPHS
 
-QUICK_START = json.loads((Path(__file__).parent / "graphs" / "quick_start.json").read_text())
+QUICK_START = json.loads((GRAPHS / "quick_start.json").read_text())
 NODES = {
     "DiceTalkLoader",
     "DiceTalkAudioFeatures",

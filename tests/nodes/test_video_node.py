@@ -30,7 +30,9 @@ def video_type(small):
 @pytest.fixture(scope="module")
 def vae(small, tmp_path_factory):
     """ComfyUI's VAE around a narrow temporal decoder."""
-    return temporal_vae(small.module("dicetalk.verify").fill, tmp_path_factory.mktemp("vae") / "small.safetensors")
+    return temporal_vae(
+        small.module("dicetalk.measure.verify").fill, tmp_path_factory.mktemp("vae") / "small.safetensors"
+    )
 
 
 def temporal_vae(fill, path, width=32):
@@ -63,7 +65,7 @@ def interp_model(small, comfy_nodes):
     import comfy.model_patcher
 
     cpu = torch.device("cpu")
-    return comfy.model_patcher.CoreModelPatcher(small_rife(small.module("dicetalk.verify").fill), cpu, cpu)
+    return comfy.model_patcher.CoreModelPatcher(small_rife(small.module("dicetalk.measure.verify").fill), cpu, cpu)
 
 
 def small_rife(fill):
@@ -124,7 +126,7 @@ def test_a_vae_that_is_loaded_in_part_has_all_weights_where_it_computes(small, v
     import comfy.model_management
 
     meta = torch.device("meta")
-    vae = temporal_vae(small.module("dicetalk.verify").fill, tmp_path / "small.safetensors")
+    vae = temporal_vae(small.module("dicetalk.measure.verify").fill, tmp_path / "small.safetensors")
     for *_, module, _ in vae.patcher._load_list():
         module.to(meta)
     places = [weight.device.type for weight in vae.first_stage_model.parameters()]
@@ -143,7 +145,7 @@ def test_an_interpolation_model_that_is_loaded_in_part_has_them_too(small, video
 
     meta, places = torch.device("meta"), []
     model = interp_model.clone()
-    model.model, model.load_device = small_rife(small.module("dicetalk.verify").fill), meta
+    model.model, model.load_device = small_rife(small.module("dicetalk.measure.verify").fill), meta
     for *_, module, _ in model._load_list():
         module.to(meta)
     assert {weight.device.type for weight in model.model.parameters()} == {"cpu", "meta"}
@@ -158,7 +160,7 @@ def test_an_interpolation_model_that_is_loaded_in_part_has_them_too(small, video
 
 
 def test_borders_do_not_show(small, make, vae):
-    decoding = small.module("dicetalk.decoding")
+    decoding = small.module("dicetalk.sampling.decoding")
     latents = torch.randn(34, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     at_once = vae.decode(latents)
 
@@ -413,7 +415,7 @@ def streamed_files(server):
 def test_save_video_writes_a_playable_file(server, latents, small, comfy_nodes):
     folder = server.base / "models" / "frame_interpolation"
     folder.mkdir(exist_ok=True)
-    save_file(small_rife(small.module("dicetalk.verify").fill).state_dict(), folder / "small_rife.safetensors")
+    save_file(small_rife(small.module("dicetalk.measure.verify").fill).state_dict(), folder / "small_rife.safetensors")
     loader = {"class_type": "FrameInterpolationModelLoader", "inputs": {"model_name": "small_rife.safetensors"}}
     outputs = server.run(graph(server, latents, between={"6": loader}, interp_model=["6", 0]))
     file = server.saved_file({"9": outputs["9"]})

@@ -10,7 +10,6 @@ What stands in for models that are too large for a test:
 
 import copy
 import json
-from pathlib import Path
 from urllib.request import urlopen
 
 import av
@@ -19,11 +18,11 @@ import pytest
 from comfy_files import write_face_landmarker, write_rife, write_upscaler
 from make_workflows import WORKFLOWS as MADE
 from PIL import Image
+from project import ROOT
 from workflow import NOTES, problems, to_graph
 
-from dicetalk.video import write_video
+from dicetalk.media.video import write_video
 
-ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 SMALL = {
     "DiceTalkLoader": {"checkpoint": "tiny"},

@@ -1,0 +1,1 @@
+"""Measuring: golden vectors, time and memory, the borders between decoded chunks."""

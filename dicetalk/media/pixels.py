@@ -1,0 +1,23 @@
+"""Frames as arrays of whole numbers, which is what encoders take."""
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def as_pixels(frame, bit_depth):
+    """uint8, or uint16 for more than 8 bits, of the full range."""
+    frame = np.asarray(frame)
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise InputError(f"A frame has the shape (height, width, 3), and this one {frame.shape}.")
+    if bit_depth > 8:
+        if frame.dtype == np.uint8:
+            frame = frame / np.float32(255)
+        frame = (_unit(frame) * 65535).round().astype(np.uint16)
+    elif frame.dtype != np.uint8:
+        frame = (_unit(frame) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(frame)
+
+
+def _unit(frame):
+    return np.clip(np.nan_to_num(frame.astype(np.float32)), 0, 1)

@@ -1,0 +1,102 @@
+"""A picture of what was read from a clip: the weights of the eight emotions over time, one row for each cue."""
+
+import math
+
+import numpy as np
+
+from ..emotion.drawing import COLOURS, label_font
+from ..emotion.options import NAMES
+
+_INK, _FAINT, _NOTHING = (40, 40, 40), (120, 120, 120), (246, 246, 246)
+_SIZE, _PAD = 15, 16
+_PLOT, _ROW, _GAP = 720, 130, 34
+_LONGEST_NAME = 48
+
+
+def chart(reading, name="clip"):
+    """A Reading as a PIL image, about 1,000 pixels wide.
+
+    Each row stacks the weights of one cue over time, from neutral at the bottom; where a cue says nothing it is blank.
+    The legend gives each emotion's weight for the whole clip, by all cues together, the strongest first.
+
+    Args:
+        reading: the Reading.
+        name: what the clip is called, for the title.
+    """
+    from PIL import Image, ImageDraw
+
+    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
+    plain = name.isascii()
+    font, small, large = (label_font(size, True) for size in (_SIZE, _SIZE - 2, _SIZE + 3))
+    left, top = _PAD + int(max(font.getlength(cue) for cue in reading.tracks)) + 60, _PAD + 48
+    right = left + _PLOT
+    bottom = top + len(reading.tracks) * (_ROW + _GAP) - _GAP
+    image = Image.new("RGB", (right + 210, max(bottom + 44, top + 9 * 24 + 76)), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((_PAD, _PAD), f"Emotion read from {name}", _INK, label_font(_SIZE + 3, plain) if not plain else large)
+    times = np.asarray(reading.times)
+    end = float(times[-1] + (times[-1] - times[-2]) / 2) if len(times) > 1 else 2 * float(times[0])
+    for number, (cue, track) in enumerate(reading.tracks.items()):
+        y = top + number * (_ROW + _GAP)
+        image.paste(_areas(track, times, end), (left, y))
+        draw.rectangle((left - 1, y - 1, right, y + _ROW), outline=_FAINT)
+        draw.text((left - 40, y + _ROW / 2 - 9), cue, _INK, font, anchor="rm")
+        draw.text((left - 40, y + _ROW / 2 + 9), f"{reading.sureness[cue]:.0%} sure", _FAINT, small, anchor="rm")
+        for share in (0, 0.5, 1):
+            draw.text((left - 6, y + _ROW * (1 - share)), f"{share:.0%}", _FAINT, small, anchor="rm")
+        _draw_times(draw, left, y + _ROW, end, small, number == len(reading.tracks) - 1)
+    _draw_legend(draw, right + 24, top, reading, font, small)
+    return image
+
+
+def _areas(track, times, end):
+    """The stacked areas of (steps, 8) weights; each column of pixels shows the step that is nearest in time."""
+    from PIL import Image
+
+    seconds = (np.arange(_PLOT) + 0.5) * end / _PLOT
+    shares = track[np.searchsorted((times[1:] + times[:-1]) / 2, seconds)][:, [NAMES.index(name) for name in COLOURS]]
+    shares = shares[:, ::-1].cumsum(1)  # neutral first, at the bottom
+    colours = np.array(list(COLOURS.values()), dtype=np.uint8)[::-1]
+    heights = 1 - (np.arange(_ROW) + 0.5) / _ROW
+    band = (heights[:, None, None] > shares[None]).sum(2).clip(max=len(NAMES) - 1)
+    picture = colours[band]
+    picture[:, np.isnan(shares[:, 0])] = _NOTHING
+    return Image.fromarray(picture)
+
+
+def _draw_times(draw, left, bottom, end, font, numbers):
+    every = _tick(end)
+    for count in range(int(end / every + 1e-6) + 1):
+        x = left + _PLOT * count * every / end
+        draw.line((x, bottom, x, bottom + 5), fill=_FAINT)
+        if numbers:
+            draw.text((x, bottom + 8), _clock(count * every, end), _FAINT, font, anchor="mt")
+
+
+def _tick(end, most=8):
+    """A round number of seconds that divides a clip into no more than so many parts."""
+    for seconds in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600):
+        if end / seconds <= most:
+            return seconds
+    return 3600 * math.ceil(end / 3600 / most)
+
+
+def _clock(seconds, end):
+    if end <= 120:
+        return f"{seconds:g} s"
+    hours, minutes = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if end >= 3600 else f"{minutes}:{seconds:02d}"
+
+
+def _draw_legend(draw, x, y, reading, font, small):
+    weights = reading.weights["combined"]
+    draw.text((x, y - 4), "whole clip, combined", _FAINT, small)
+    for row, column in enumerate(np.argsort(-weights, kind="stable")):
+        top = y + 22 + 24 * row
+        draw.rectangle((x, top, x + 16, top + 14), fill=COLOURS[NAMES[column]], outline=_FAINT)
+        draw.text((x + 24, top + 7), NAMES[column], _INK, font, anchor="lm")
+        draw.text((x + 160, top + 7), f"{weights[column]:.0%}", _INK, font, anchor="rm")
+    below = y + 22 + 24 * len(NAMES) + 8
+    draw.text((x, below), f"{reading.sureness['combined']:.0%} sure overall", _INK, font, anchor="lt")
+    draw.text((x, below + 24), "blank: nothing to read", _FAINT, small, anchor="lt")

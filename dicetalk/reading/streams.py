@@ -1,0 +1,144 @@
+"""The pictures and the sound of a file as streams that hold a short piece at a time."""
+
+import math
+
+import numpy as np
+
+from ..errors import InputError
+from .clip import FRAME_RATES, SAMPLE_RATE
+
+
+def look_into(path):
+    """What a path or an open file holds: frames a second (None without pictures), seconds (None where it does not say),
+    and whether there is sound."""
+    with _opened(path) as container:
+        video, audio = _video(container), container.streams.audio
+        if video is None and not audio:
+            raise InputError(
+                f"{_label(path)} holds neither pictures nor sound: give a video, a sound file or a picture."
+            )
+        rate = float(video.average_rate or video.guessed_rate or 25) if video is not None else None
+        return rate, container.duration / 1e6 if container.duration else None, bool(audio)
+
+
+def _opened(source):
+    import av
+
+    from ..media.container import open_media
+
+    if hasattr(source, "seek"):
+        source.seek(0)
+    try:
+        return open_media(source)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{_label(source)} cannot be read as video, sound or picture ({reason}).") from error
+
+
+def _label(source):
+    return "The video" if hasattr(source, "read") else source
+
+
+def _video(container):
+    """The first video track that is no cover picture of a sound file."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+def stream_frames(source, every=0.0, start=0.0, length=math.inf):
+    """Yields (seconds, (height, width, 3) uint8 RGB) of a video's frames, upright.
+
+    Args:
+        source: a path or an open file.
+        every: least seconds from one frame to the next.
+        start, length: the part to read, in seconds; times count from its start.
+
+    Times increase. Where the file says none (raw H.264) or they do not (B-frames in AVI), a frame is one of the
+    average rate after the one before.
+
+    Raises:
+        InputError: the video is damaged; single frames that are do not matter.
+    """
+    with _opened_at(source, start) as container:
+        stream = _video(container)
+        stream.thread_type = "AUTO"
+        began = float((stream.start_time or 0) * stream.time_base)
+        clock = due = -math.inf
+        for frame in _decoded(container, stream, source):
+            own = frame.time - began if frame.time is not None else -math.inf
+            clock = own if own > clock + 1e-6 else max(clock + 1 / _rate(stream), 0.0)
+            seconds = clock - start
+            if seconds >= length:
+                return
+            if seconds >= max(due, -1e-6):
+                due = seconds + every - 1e-6
+                yield max(seconds, 0.0), _upright(frame)
+
+
+def _opened_at(source, start):
+    """A container with pictures, at `start` seconds or before; at its beginning where it cannot seek (raw H.264)."""
+    import av
+
+    container = _opened(source)
+    stream = _video(container)
+    try:
+        if start > 0:
+            container.seek(int(start / stream.time_base) + (stream.start_time or 0), stream=stream)
+        return container
+    except (av.error.FFmpegError, OSError):
+        container.close()
+        return _opened(source)
+
+
+def _rate(stream):
+    """A video track's frames a second, for frames without times; 25 where it says none, or what cannot be."""
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return rate if FRAME_RATES[0] <= rate <= FRAME_RATES[1] else 25.0
+
+
+def _decoded(container, stream, source):
+    import av
+
+    good = damaged = 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                for frame in packet.decode():
+                    good += 1
+                    yield frame
+            except av.error.FFmpegError:
+                damaged += 1
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{_label(source)} is damaged ({reason}): export it again.") from error
+    if damaged > good:
+        raise InputError(f"{_label(source)} is damaged ({damaged} of its pieces cannot be decoded): export it again.")
+
+
+def _upright(frame):
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+
+
+def stream_audio(source, start=0.0, length=math.inf):
+    """Yields (n,) float32 pieces of the first sound track, mono at 16 kHz; the rest is as in `stream_frames`."""
+    import soxr
+
+    from ..media.audio import decode_mono
+
+    resample, seen = None, 0
+    with _opened(source) as container:
+        for rate, block in decode_mono(container, _label(source)):
+            if resample is None:
+                resample = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+                first, end = round(start * rate), (start + length) * rate
+            piece = block[max(0, first - seen) : int(max(0, min(len(block), end - seen)))]
+            seen += len(block)
+            if len(piece):
+                yield resample.resample_chunk(np.ascontiguousarray(np.nan_to_num(piece, posinf=0.0, neginf=0.0)))
+            if seen >= end:
+                break
+    if resample is not None:
+        yield resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True)

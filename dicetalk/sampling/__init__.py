@@ -1,0 +1,1 @@
+"""Sampling: windows, guidance, the loop, memory, decoding, and resuming an interrupted run."""

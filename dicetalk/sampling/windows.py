@@ -1,0 +1,56 @@
+"""Which frames are denoised together: the sliding windows of every step."""
+
+WINDOW = 25
+SHIFT = 7
+
+
+def windows(total: int, step: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT) -> list[list[int]]:
+    """The windows of one step, as frame indices in 0..total-1.
+
+    Windows start every `window - overlap` frames; the whole row of them moves left by `shift` frames a step
+    (modulo the window's length), and what leaves on one side comes back on the other.
+
+    Args:
+        total: number of frames sampled, the extra window included; at least `window`.
+        step: index of the sampling step, from 0.
+    """
+    offset = step * shift % window
+    return [[(start - offset + i) % total for i in range(window)] for start in range(0, total, window - overlap)]
+
+
+def window_plan(
+    num_frames: int, steps: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT
+) -> list[list[list[int]]]:
+    """The windows to denoise at each step: all whose result reaches one of the first `num_frames` frames.
+
+    `num_frames + window` frames are sampled; the last `window` are dropped, so that near the end some windows touch
+    nothing that is kept. A frame depends on another only through a window that holds both, which makes leaving those
+    windows out exact for samplers that call the model once a step, at its first sigma (Euler). Others need all.
+
+    Args:
+        num_frames: frames that are kept.
+        steps: number of sampling steps.
+
+    Returns:
+        For each step, its windows as in `windows`.
+    """
+    plan = [windows(num_frames + window, step, window, overlap, shift) for step in range(steps)]
+    needed = set(range(num_frames))
+    for step in reversed(range(steps)):
+        plan[step] = [frames for frames in plan[step] if needed.intersection(frames)]
+        needed = needed.union(*plan[step])
+    return plan
+
+
+def plan_with_smaller(
+    num_frames: int, steps: int, size: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT
+) -> list[list[list[int]]]:
+    """A plan that one of another `size` can follow at any step: all windows, of `size` frames each.
+
+    Args:
+        num_frames: frames that are kept; `window` more are sampled.
+        steps: number of sampling steps.
+        size: frames of a window, at most `window`; then the overlap is at most half of it.
+    """
+    overlap = overlap if size == window else min(overlap, size // 2)
+    return [windows(num_frames + window, step, size, overlap, shift) for step in range(steps)]

@@ -1,0 +1,1 @@
+"""The nodes that make, change, show, save and load emotions."""

@@ -1,0 +1,1 @@
+"""The native MODEL, its guider, and the nodes that sample with it."""

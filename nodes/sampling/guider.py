@@ -1,0 +1,335 @@
+"""The guider: three-way guidance over sliding windows, for any ComfyUI sampler, scheduler and noise."""
+
+import logging
+import math
+import uuid
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+
+from ...dicetalk.errors import InputError
+from ...dicetalk.memory import is_out_of_memory
+from ...dicetalk.sampling.conditions import Conditions
+from ...dicetalk.sampling.economy import Economy, too_large
+from ...dicetalk.sampling.finite import require_finite_latents
+from ...dicetalk.sampling.guidance import BRANCHES, CONDITIONAL, UNCONDITIONAL, guide, needed_branches, scales_at
+from ...dicetalk.sampling.windows import WINDOW, plan_with_smaller, window_plan
+from .model import DiceTalkModel, Shared
+
+_CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
+# One model call a step, at the step's own sigma; frames meet only inside the model. Then no window goes to waste.
+_SINGLE_EVALUATION = {"sample_euler", "sample_euler_ancestral", "sample_dpmpp_2m", "sample_ddpm", "sample_lcm"}
+# Tensors of the clip's latents on the device at a time: x, its derivative, what is summed up … A test counts them where
+# there is a GPU; at the published size a clip of 10 minutes took 8.1 of them there.
+_CLIP_COPIES = 8
+_TWO_WAY_ONLY = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_calc_cond_batch_function")
+
+
+def step_index(sigmas, sigma):
+    """The sampling step that an evaluation at `sigma` belongs to.
+
+    Args:
+        sigmas: the schedule, falling, its last entry the end.
+        sigma: where the model is called; between two entries it belongs to the step that starts at the larger one.
+    """
+    reached = sum(1 for start in sigmas[:-1] if start >= sigma * (1 - 1e-4))
+    return max(reached - 1, 0)
+
+
+class DiceTalkGuider(comfy.samplers.CFGGuider):
+    """GUIDER for a DICE-Talk MODEL.
+
+    Latents go in and out with the N frames of the clip; one window more is sampled behind them and dropped, as
+    published, so that the wrap-around of the windows does not join the last frame to the first.
+
+    What other nodes hang on the MODEL:
+        - Wrappers act as on any model. CALC_COND_BATCH wrappers are called once a step, around all its windows, and
+          get the whole clip, no conditions, and what is returned: a list of the guided prediction.
+        - Every row of the model's batch has its own entry in `transformer_options["uuids"]`, its branch and frame.
+          EasyCache, which keys its cache by them, so remembers each frame of each branch, wherever the windows have
+          moved since; it judges the change by the clip's first frame, and skips or computes all windows of a step.
+          LazyCache remembers the guided prediction of the whole clip.
+        - Functions after guidance (`sampler_post_cfg_function`, CFG++ samplers) get the whole clip's guided, its
+          conditional and its unconditional prediction. Those that replace two-way guidance (RescaleCFG and its like)
+          have nothing to act on here, and a warning says so.
+
+    Args:
+        model_patcher: a DICE-Talk MODEL.
+        conditions: `dicetalk.sampling.conditions.Conditions` of the clip.
+        reference_scale, emotion_scale: strengths of the two guidances.
+        overlap, shift: of the windows, in frames.
+        guidance_interval: lowest and highest sigma that are guided, None for all; see
+            `dicetalk.sampling.guidance.scales_at`.
+        smaller_windows: whether windows may become shorter when memory runs out; see
+            `dicetalk.sampling.economy.Economy`.
+
+    Raises:
+        InputError: the MODEL is another kind of model.
+    """
+
+    def __init__(
+        self,
+        model_patcher,
+        conditions: Conditions,
+        reference_scale,
+        emotion_scale,
+        overlap=0,
+        shift=7,
+        guidance_interval=None,
+        smaller_windows=False,
+    ):
+        if not isinstance(model_patcher.model, DiceTalkModel):
+            kind = type(model_patcher.model).__name__
+            raise InputError(f"The MODEL is a {kind}, not DICE-Talk's: connect the output of Load DICE-Talk.")
+        super().__init__(model_patcher)
+        self.conditions = conditions
+        self.reference_scale, self.emotion_scale = reference_scale, emotion_scale
+        self.overlap, self.shift = overlap, shift
+        self.guidance_interval = guidance_interval
+        self.smaller_windows = smaller_windows
+        self.cfg = emotion_scale
+        self.uuid = uuid.uuid4()
+        self.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
+        comfy.patcher_extension.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING,
+            "dicetalk_window",
+            _prepare_for(WINDOW * len(needed_branches(reference_scale, emotion_scale))),
+            self.model_options,
+            is_model_options=True,
+        )
+
+    def sample(
+        self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
+    ):
+        """As `CFGGuider.sample`.
+
+        Args:
+            noise: (N, 4, h, w); or (N + 25, 4, h, w), with the noise of the extra window too.
+            latent_image: (N, 4, h, w) unscaled.
+
+        Returns:
+            (N, 4, h, w) unscaled.
+
+        Raises:
+            InputError: a LATENT of another length or size; memory ran out, and nothing helped; or what came out is not
+                finite.
+        """
+        frames = self.conditions.num_frames
+        self._check_latent(latent_image, frames)
+        portrait = self.conditions.image_latent.to(latent_image).expand(WINDOW, -1, -1, -1)
+        if denoise_mask is not None and len(denoise_mask) == frames:
+            denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(WINDOW, 0)])
+        self._check_model_options()
+        self._plans = {WINDOW: self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)}
+        self._economy = Economy(
+            WINDOW,
+            self.smaller_windows,
+            comfy.model_management.soft_empty_cache,
+            lambda error: comfy.model_management.is_oom(error) or is_out_of_memory(error),
+        )
+
+        def report(step, x0, x, total_steps):
+            return callback(step, x0[:frames], x[:frames], total_steps)
+
+        samples = super().sample(
+            _with_extra_noise(noise, frames, seed),
+            torch.cat([latent_image, portrait]),
+            sampler,
+            sigmas,
+            denoise_mask,
+            callback and report,
+            disable_pbar,
+            seed,
+        )
+        require_finite_latents(samples, "weight_dtype of Load DICE-Talk", "reference_scale and emotion_scale")
+        return samples[:frames]
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        """The guided, denoised latents (N + 25, 4, h, w) at the sigmas `timestep` (N + 25,)."""
+        sigmas = model_options["transformer_options"]["sample_sigmas"].tolist()
+        self._step = step_index(sigmas, float(timestep[0]))
+        wrappers = comfy.patcher_extension.get_all_wrappers(_CALC_COND_BATCH, model_options, is_model_options=True)
+        executor = comfy.patcher_extension.WrapperExecutor.new_executor(self._predict, wrappers)
+        denoised, *two_way = executor.execute(self.inner_model, [], x, timestep, model_options)
+        for function in model_options.get("sampler_post_cfg_function", []):
+            denoised = function(
+                {
+                    "denoised": denoised,
+                    "cond": _NoConds(),
+                    "uncond": _NoConds(),
+                    "cond_scale": self.cfg,
+                    "model": self.inner_model,
+                    "cond_denoised": two_way[0],
+                    "uncond_denoised": two_way[1],
+                    "sigma": timestep,
+                    "model_options": model_options,
+                    "input": x,
+                }
+            )
+        return denoised
+
+    def _predict(self, model, conds, x, timestep, model_options):
+        """The clip's guided prediction; and its conditional and unconditional ones, if a function asks for them."""
+        options = comfy.model_patcher.create_model_options_clone(model_options)
+        options["transformer_options"].get("wrappers", {}).pop(_CALC_COND_BATCH, None)
+        options.pop("context_handler", None)  # the windows are the method's own
+        two_way = bool(model_options.get("sampler_post_cfg_function"))
+        scales = scales_at(float(timestep[0]), self.reference_scale, self.emotion_scale, self.guidance_interval)
+        branches = BRANCHES if two_way else needed_branches(*scales)
+
+        judge = [self._row_uuid(branches[-1], 0)]
+        return self._economy.attempt(
+            self._too_large, self._predict_windows, model, x, timestep, options, branches, scales, two_way, judge
+        )
+
+    def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge):
+        sums, count = [torch.zeros_like(x) for _ in range(3 if two_way else 1)], x.new_zeros(len(x), 1, 1, 1)
+        for frames in self._windows:
+            # The row is used up at the first attempt: at a second one EasyCache would find that nothing has changed.
+            _let_easycache_judge_by(judge.pop() if judge else None, options)
+            parts = self._denoise(model, x[frames], timestep[frames], frames, branches, options)
+            sums[0][frames] += guide(parts, *scales)
+            if two_way:
+                sums[1][frames] += parts[CONDITIONAL]
+                sums[2][frames] += parts[UNCONDITIONAL]
+            count[frames] += 1
+        return [total.div_(count.clamp(min=1)) for total in sums]
+
+    def _denoise(self, model, x, timestep, frames, branches, options):
+        """Each branch's prediction for a window: ComfyUI batches them as memory allows, or one after the other."""
+        parts = {}
+        # ComfyUI begins with the last.
+        for group in [branches] if self._economy.together else [(branch,) for branch in reversed(branches)]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            conds = [self._conds(branch, frames, x.device) for branch in group]
+            parts |= zip(group, comfy.samplers.calc_cond_batch(model, conds, x, timestep, options))
+        return parts
+
+    @property
+    def _windows(self):
+        """The windows of the step at hand."""
+        size = self._economy.window
+        if size not in self._plans:
+            frames, steps = self.conditions.num_frames, len(self._plans[WINDOW])
+            self._plans[size] = plan_with_smaller(frames, steps, size, overlap=self.overlap, shift=self.shift)
+        return self._plans[size][self._step]
+
+    def _too_large(self):
+        frames, (height, width) = self._economy.window, self.conditions.image_latent.shape[2:]
+        device = self.model_patcher.load_device
+        return too_large(
+            device,
+            8 * width,
+            8 * height,
+            frames,
+            self.inner_model.memory_required([frames, 4, height, width]),
+            comfy.model_management.get_free_memory(device),
+            lambda side: f"set short_side of DICE-Talk Portrait to {side}",
+            None if self.smaller_windows else "switch on smaller_windows, which changes the result",
+        )
+
+    def _row_uuid(self, branch, frame):
+        return self.uuid, branch, frame
+
+    def inner_sample(self, noise, latent_image, device, *args, **kwargs):
+        features, mask = self.conditions.pose_features[:, None], self.conditions.face_mask
+        self._shared = {"pose_features": Shared(features.to(device)), "face_mask": Shared(mask.to(device))}
+        try:
+            return super().inner_sample(noise, latent_image, device, *args, **kwargs)
+        finally:
+            del self._shared
+
+    def _conds(self, branch, frames, device):
+        conds = self.inner_model.window_conds(self.conditions, branch, frames)
+        for cond in conds.values():
+            cond.cond = cond.cond.to(device)
+        rows = tuple(self._row_uuid(branch, frame) for frame in frames)
+        return [{"model_conds": conds | self._shared, "uuid": rows}]
+
+    def _window_plan(self, frames, steps, sampler):
+        name = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
+        if name in _SINGLE_EVALUATION and not self.smaller_windows:
+            return window_plan(frames, steps, overlap=self.overlap, shift=self.shift)
+        return plan_with_smaller(frames, steps, WINDOW, overlap=self.overlap, shift=self.shift)
+
+    def _check_model_options(self):
+        inside = self.model_options.get("transformer_options", {})
+        if inside.get("patches_replace"):
+            raise InputError(
+                "A node on the MODEL replaces attention inside the UNet (as Self-Attention Guidance does), which "
+                "DICE-Talk's UNet has no place for: remove it."
+            )
+        if inside.get("patches"):
+            logging.warning(
+                "Patches inside the UNet (as those of Token Merging, HyperTile and Kohya Deep Shrink) have no effect "
+                "on DICE-Talk's: %s.",
+                ", ".join(inside["patches"]),
+            )
+        for name in _TWO_WAY_ONLY:
+            if self.model_options.get(name):
+                logging.warning("%s on the MODEL has no effect on DICE-Talk's three-way guidance.", name)
+        if self.model_options.get("context_handler"):
+            logging.warning("Context windows on the MODEL have no effect: DICE-Talk has windows of its own.")
+
+    def _check_latent(self, latent, frames):
+        portrait = self.conditions.image_latent
+        if latent.ndim != 4 or latent.shape[1:] != portrait.shape[1:]:
+            raise InputError(
+                f"The LATENT's shape {tuple(latent.shape)} does not fit the portrait's {tuple(portrait.shape[1:])}: "
+                "use the LATENT that the guider gives, or encode video of the portrait's size."
+            )
+        if len(latent) != frames:
+            raise InputError(f"The LATENT holds {len(latent)} frames, the speech {frames}: make them equal.")
+
+
+class _NoConds(list):
+    """Stands for the conditions, which differ from window to window, where ComfyUI hands them to a function."""
+
+    def __iter__(self):
+        raise InputError(
+            "A node on the MODEL wants to call the model once more for its own guidance (as PAG and SAG do), which "
+            "DICE-Talk's windows do not allow: remove it."
+        )
+
+
+def _let_easycache_judge_by(row, model_options):
+    """Which row EasyCache judges the step by, None for none: it must decide once a step, in the first window.
+
+    That window always holds frame 0, and the last branch is the one that ComfyUI runs first.
+    """
+    cache = model_options["transformer_options"].get("easycache")
+    if hasattr(cache, "first_cond_uuid"):
+        cache.first_cond_uuid, cache.initial_step = row, False
+
+
+def _prepare_for(rows):
+    """Plan memory for `rows` latents at once, and for the clip's own.
+
+    ComfyUI makes room for twice what it is told here, and loads no more weights than leave room for once that, since it
+    can halve what is computed at once. One branch of a window and the clip's own latents cannot be halved.
+    """
+
+    def prepare(executor, model, noise_shape, conds, *args, **kwargs):
+        one = model.model.memory_required([1, *noise_shape[1:]])
+        cached = rows // WINDOW if "easycache" in model.model_options.get("transformer_options", {}) else 0
+        clip = (_CLIP_COPIES + cached) * 4 * math.prod([noise_shape[0] + WINDOW, *noise_shape[1:]])
+        told = math.ceil(max((rows + clip / one) / 2, WINDOW + clip / one))
+        return executor(model, [told, *noise_shape[1:]], conds, *args, **kwargs)
+
+    return prepare
+
+
+def _with_extra_noise(noise, frames, seed):
+    """Noise for one window more, which continues what ComfyUI drew for this seed.
+
+    Where noise is off, because the latent has the noise of earlier steps in it, the extra window, which is not in the
+    latent, needs its own all the same.
+    """
+    if len(noise) == frames + WINDOW:
+        return noise
+    generator = torch.Generator().manual_seed(seed or 0)
+    extra = torch.randn(frames + WINDOW, *noise.shape[1:], generator=generator)[frames:]
+    return torch.cat([noise, extra.to(noise)])

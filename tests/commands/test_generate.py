@@ -1,0 +1,221 @@
+import json
+import os
+import shutil
+from argparse import Namespace
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from project import DEMO
+
+from dicetalk.checkpoints.finding import Checkpoint
+from dicetalk.checkpoints.priors import load_priors
+from dicetalk.cli import main
+from dicetalk.commands.generate import settings
+from dicetalk.emotion.files import save_emotion
+from dicetalk.emotion.value import Emotion
+from dicetalk.media.container import read_metadata
+
+PORTRAIT, SPEECH = DEMO / "portrait.jpg", DEMO / "speech.flac"
+
+
+@pytest.fixture
+def generate(tiny_checkpoint, tmp_path, capsys):
+    """Run `dicetalk generate` on the examples, small and short; returns exit code, standard output and error."""
+
+    def run(**changes):
+        options = {
+            "portrait": PORTRAIT,
+            "audio": SPEECH,
+            "emotion": "happy",
+            "output": tmp_path / "out.mp4",
+            "checkpoint": tiny_checkpoint,
+            "size": 64,
+            "steps": 2,
+            "length": 0.4,
+            "device": "cpu",
+        } | changes
+        arguments = []
+        for name, value in options.items():
+            if value is not None:
+                arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        code = main(["generate", *arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"portrait": "nowhere.png"}, ["nowhere.png", "does not exist"]),
+        ({"portrait": SPEECH}, ["speech.flac", "not an image"]),
+        ({"audio": "nowhere.wav"}, ["nowhere.wav", "does not exist"]),
+        ({"audio": PORTRAIT}, ["portrait.jpg", "no audio track"]),
+        ({"emotion": "hapy"}, ["hapy", "did you mean happy"]),
+        ({"emotion": "happy:"}, ["Emotion text", "at the end"]),
+        ({"emotion": "happy:9"}, ["Emotion text"]),
+        ({"emotion": "nowhere.safetensors"}, ["nowhere.safetensors"]),
+        ({"checkpoint": "/nowhere"}, ["/nowhere", "dicetalk download", "dicetalk tiny"]),
+        ({"face": "1,2,3"}, ["--face", "x1,y1,x2,y2"]),
+        ({"face": "1,2,3,nan"}, ["--face", "x1,y1,x2,y2"]),
+        ({"face": "600,600,700,700"}, ["600,600,700,700", "outside"]),
+        ({"face": "300,300,100,100"}, ["300,300,100,100", "inverted"]),
+        ({"steps": 0}, ["--steps is 0"]),
+        ({"size": 63}, ["--size is 63"]),
+        ({"size": 100000}, ["--size is 100000"]),
+        ({"seed": -1}, ["--seed is -1"]),
+        ({"start": -1}, ["--start is -1"]),
+        ({"start": 60}, ["speech.flac", "60 s", "past the end"]),
+        ({"length": 0}, ["--length is 0"]),
+        ({"length": 0.05}, ["50 ms", "80 ms"]),
+        ({"emotion_scale": "nan"}, ["--emotion-scale is nan"]),
+        ({"reference_scale": -2}, ["--reference-scale is -2"]),
+        ({"reference_scale": 1e308}, ["--reference-scale is 1e+308", "0 to 20"]),
+        ({"emotion_scale": 20.5}, ["--emotion-scale is 20.5", "0 to 20"]),
+        ({"start": 1e308}, ["--start is 1e+308", "0 to 172800"]),
+        ({"length": 1e308}, ["--length is 1e+308", "172800"]),
+        ({"margin": "inf", "crop": True}, ["--margin is inf"]),
+        ({"decode_chunk_size": 0}, ["--decode-chunk-size is 0"]),
+        ({"device": "abacus"}, ["--device abacus"]),
+        ({"output": "/nowhere/out.mp4"}, ["/nowhere", "does not exist"]),
+        ({"output": "out.avi"}, ["out.avi", ".mp4"]),
+        ({"output": "x" * 225 + ".mp4"}, ["The name of the output", "too long"]),
+    ],
+)
+def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes, words):
+    monkeypatch.setattr("dicetalk.commands.generate.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.chdir(tmp_path)
+
+    code, out, err = generate(**changes)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("dicetalk generate: error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert all(word in err for word in words), err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["out.mp4.resume", "out.mp4.resume.old"])
+@pytest.mark.parametrize("resume", [None, True])
+def test_a_folder_where_the_steps_are_kept_is_refused_before_the_work(generate, tmp_path, monkeypatch, name, resume):
+    monkeypatch.setattr("dicetalk.commands.generate.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    (tmp_path / name).mkdir()
+    code, _, err = generate(resume=resume)
+    assert code == 2
+    assert f"{name} is a folder" in err and "--output" in err
+
+
+def test_no_face(generate, tmp_path):
+    Image.new("RGB", (256, 256), "grey").save(tmp_path / "grey.png")
+    code, _, err = generate(portrait=tmp_path / "grey.png")
+    assert code == 2
+    assert "No face" in err
+    assert "--face" in err
+
+
+def test_no_checkpoint_names_download_and_tiny(generate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    code, _, err = generate(checkpoint=None)
+    assert code == 2
+    assert "dicetalk download" in err
+    assert "dicetalk tiny" in err
+
+
+def test_the_files_that_are_read_are_not_overwritten(generate, tmp_path):
+    video = tmp_path / "speech.mp4"
+    shutil.copy(SPEECH, video)
+    code, _, err = generate(audio=video, output=tmp_path / "." / "speech.mp4")
+    assert code == 2
+    assert "--audio" in err
+    assert video.read_bytes() == SPEECH.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--fps", "--dtype"])
+def test_unknown_choices(option, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["generate", "--portrait", "a", "--audio", "b", "--output", "c.mp4", option, "7"])
+    assert exit.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fps", "frames"), [("12.5", 5), ("25", 9)])
+def test_a_video_is_made(generate, tmp_path, fps, frames):
+    code, out, err = generate(fps=fps, emotion="happy:1.3", seed=7)
+
+    assert code == 0, err
+    assert "untrained" in out and "noise" in out
+    assert f"{tmp_path / 'out.mp4'}: {frames} frames" in out
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert video.average_rate == Fraction(fps)
+        assert abs(audio.duration * audio.time_base - video.duration * video.time_base) <= 1 / video.average_rate
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [picture.shape for picture in pictures] == [(64, 64, 3)] * frames
+    assert any(np.any(picture != pictures[0]) for picture in pictures[1:])
+
+    metadata = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])
+    expected = {"emotion": "happy:1.3", "seed": 7, "steps": 2, "portrait": "portrait.jpg", "untrained": True}
+    assert expected.items() <= metadata.items()
+    assert {"version", "dtype", "face", "size", "reference_scale", "emotion_scale", "audio", "fps"} <= metadata.keys()
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_the_same_seed_gives_the_same_video(generate, tmp_path):
+    videos = {}
+    for name, seed in (("a.mp4", 1), ("b.mp4", 1), ("c.mp4", 2)):
+        assert generate(output=tmp_path / name, seed=seed, length=0.16)[0] == 0
+        with av.open(str(tmp_path / name)) as container:
+            videos[name] = np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+    assert np.array_equal(videos["a.mp4"], videos["b.mp4"])
+    assert not np.array_equal(videos["a.mp4"], videos["c.mp4"])
+
+
+def test_a_video_tells_files_by_their_names_alone(generate, tmp_path, tiny_checkpoint):
+    mood = tmp_path / "mine" / "my mood.safetensors"
+    save_emotion(Emotion(load_priors(tiny_checkpoint / "emotions")["sad"].mean), mood)
+    code, _, err = generate(emotion=f" {mood}", length=0.1, steps=1)
+    assert code == 0, err
+    kept = read_metadata(tmp_path / "out.mp4")
+    assert json.loads(kept["dicetalk"])["emotion"] == "my mood.safetensors"
+    assert str(tmp_path) not in str(kept) and str(tiny_checkpoint.parent) not in str(kept)
+
+
+def test_of_two_checkpoints_of_one_name_a_video_does_not_tell_the_folder(tmp_path):
+    checkpoint = Checkpoint(f"DICE-Talk ({tmp_path})", tmp_path, {})
+    args = Namespace(emotion="sad", portrait="a.png", audio="a.wav", output="a.mp4")
+    portrait = Namespace(face_box=(0, 0, 1, 1), crop_box=(0, 0, 1, 1))
+    assert settings(args, checkpoint, portrait, "cpu", torch.float32)["checkpoint"] == "DICE-Talk"
+
+
+def test_crop_face_and_timeline(generate, tmp_path):
+    code, out, err = generate(
+        crop=True, margin=0.2, face="180,60,320,250", emotion="0s neutral; 0.2s (sad 0.7 + fear) smooth", length=0.24
+    )
+    assert code == 0, err
+    metadata = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])
+    assert metadata["face"] == [180, 60, 320, 250]
+    x1, y1, x2, y2 = metadata["crop_box"]
+    assert x2 - x1 < 300 and y2 - y1 < 300
+
+
+def test_a_run_that_is_interrupted_while_decoding_leaves_its_latents_only(generate, tmp_path, monkeypatch):
+    from dicetalk.pipeline import DiceTalkPipeline
+
+    decode = DiceTalkPipeline.decode
+
+    def interrupted(*args, **kwargs):
+        yield next(decode(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DiceTalkPipeline, "decode", interrupted)
+    code, _, err = generate(decode_chunk_size=2)
+    assert code == 130
+    assert "interrupted" in err
+    assert os.listdir(tmp_path) == ["out.mp4.resume"]

@@ -1,0 +1,562 @@
+"""Writes workflows/*.json and their thumbnails, from the nodes that a real ComfyUI server has.
+
+    COMFYUI_PATH=... python tests/tools/make_workflows.py [NAME ...]
+
+Run it again when a node of a workflow gains an input; test_workflows.py says when that is.
+"""
+
+import json
+import sys
+import uuid
+from pathlib import Path
+
+import _paths  # noqa: F401
+from project import ROOT
+from workflow import AUTOGROW, is_widget, known_inputs, nested_inputs
+
+FOLDER = ROOT / "workflows"
+HUGGING_FACE = "https://huggingface.co"
+MODELS = {
+    "svd_xt.safetensors": ("checkpoints", "stabilityai/stable-video-diffusion-img2vid-xt/resolve/main"),
+    "sd_xl_base_1.0.safetensors": ("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0/resolve/main"),
+    "film_net_fp16.safetensors": (
+        "frame_interpolation",
+        "Comfy-Org/frame_interpolation/resolve/main/frame_interpolation",
+    ),
+    "RealESRGAN_x4plus.safetensors": ("upscale_models", "Comfy-Org/Real-ESRGAN_repackaged/resolve/main"),
+    "mediapipe_face_fp32.safetensors": ("detection", "Comfy-Org/mediapipe/resolve/main/detection"),
+}
+COLUMN_GAP, ROW_GAP, TITLE = 70, 50, 30
+NOTE_WIDTH = 420
+
+
+class Node:
+    """A node of a sheet; `node["name"]` is one of its outputs, for the inputs of others."""
+
+    def __init__(self, number, kind, info):
+        self.number, self.kind, self.info = number, kind, info
+
+    def __getitem__(self, output):
+        return self, self.info["output_name"].index(output)
+
+
+class Sheet:
+    """A workflow that is laid out in columns, from left to right; nodes of a column stand below each other.
+
+    Args:
+        object_info: what the server says of its nodes.
+        note: Markdown, shown in a note at the left.
+        note_height: of that note, in pixels.
+    """
+
+    def __init__(self, object_info, note, note_height):
+        self.object_info, self.nodes, self.links, self.models = object_info, [], [], set()
+        self.x, self.y, self.width = 0, 0, NOTE_WIDTH
+        self._place("MarkdownNote", NOTE_WIDTH, note_height, [], [], [note], {}, color="#222", bgcolor="#000")
+
+    def column(self, width=300):
+        self.x, self.y, self.width = self.x + self.width + COLUMN_GAP, 0, width
+
+    def add(self, kind, room=0, title=None, **given):
+        """A node with the given inputs: another's output, or a widget's value; others keep their defaults.
+
+        Args:
+            room: pixels below the widgets, for a picture.
+        """
+        info, number = self.object_info[kind], len(self.nodes) + 1
+        inputs, values, rows, tall = [], [], 0, 0
+        for name, (type_, *options) in known_inputs(info).items():
+            options, value = options[0] if options else {}, given.pop(name, None)
+            if type_ == AUTOGROW:
+                inputs += self._grown(number, name, options, value or {})
+                continue
+            optional = {} if name in info["input"].get("required", {}) else {"shape": 7}
+            if not is_widget(type_, options):
+                inputs.append({"name": name, "type": type_, **self._link(number, value), **optional})
+                continue
+            linked = isinstance(value, tuple)
+            if isinstance(type_, list):
+                type_, options = "COMBO", {"options": type_} | options
+            entry = {"name": name, "type": type_, "widget": {"name": name}}
+            inputs.append(entry | self._link(number, value if linked else None))
+            values += _values(type_, options, None if linked else value)
+            for nested in nested_inputs(values[-1], options) if type_ == "COMFY_DYNAMICCOMBO_V3" else ():
+                key = f"{name}.{nested}"
+                inputs.append({"name": key, "type": type_, "widget": {"name": key}, "link": None})
+                values.append("auto")
+            rows += (
+                1
+                + bool(options.get("control_after_generate"))
+                + bool(options.get("image_upload") or options.get("video_upload"))
+            )
+            tall += 90 if options.get("multiline") else 76 if options.get("audio_upload") else 0
+        inputs.sort(key=lambda entry: "widget" in entry)  # sockets first, as the frontend has them
+        assert not given, f"{kind} has no input {', '.join(given)}"
+        outputs = [
+            {"name": name, "type": type_, "links": None, "slot_index": slot}
+            for slot, (name, type_) in enumerate(zip(info["output_name"], info["output"], strict=True))
+        ]
+        properties, extra = {"Node name for S&R": kind}, {"title": title} if title else {}
+        if models := [value for value in values if value in MODELS]:
+            properties["models"] = [_model(name) for name in models]
+        sockets = max(sum("widget" not in each for each in inputs), len(outputs))
+        height = 20 * sockets + 24 * rows + tall + room + 16
+        self._place(kind, self.width, height, inputs, outputs, values, properties, **extra)
+        return Node(number, kind, info)
+
+    def _place(self, kind, width, height, inputs, outputs, values, properties, **extra):
+        node = {"id": len(self.nodes) + 1, "type": kind, "pos": [self.x, self.y], "size": [width, height]}
+        node |= {"flags": {}, "order": len(self.nodes), "mode": 0, "inputs": inputs, "outputs": outputs}
+        self.nodes.append(node | {"properties": properties, "widgets_values": values} | extra)
+        self.y += height + TITLE + ROW_GAP
+
+    def _grown(self, number, name, options, values):
+        """The members of an input that grows, with an empty one behind those that are wired."""
+        template = options["template"]
+        ((_, (type_, *_)),) = template["input"]["required"].items()
+        entries = []
+        for member in template["names"][: max(template["min"], len(values) + 1)]:
+            key = f"{name}.{member}"
+            link = self._link(number, values.get(member))
+            entries.append({"label": member, "name": key, "type": type_, "shape": 7, **link})
+        return entries
+
+    def _link(self, number, value):
+        if value is None:
+            return {"link": None}
+        source, slot = value
+        self.links.append([len(self.links) + 1, source.number, slot, number, None, source.info["output"][slot]])
+        output = self.nodes[source.number - 1]["outputs"][slot]
+        output["links"] = [*(output["links"] or []), len(self.links)]
+        return {"link": len(self.links)}
+
+    def workflow(self, name):
+        places = {
+            each["link"]: place for node in self.nodes for place, each in enumerate(node["inputs"]) if each["link"]
+        }
+        for link in self.links:
+            link[4] = places[link[0]]
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-dice-talk/{name}")),
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "nodes": self.nodes,
+            "links": self.links,
+            "groups": [],
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [80, 120]}},
+            "version": 0.4,
+        }
+
+
+def _values(type_, options, value):
+    """What `widgets_values` holds for one input: its value, and those of the widgets that ComfyUI adds to it."""
+    if value is None:
+        value = options.get("default")
+    if value is None:
+        choices = options.get("options") or [None]
+        value = choices[0]["key"] if type_ == "COMFY_DYNAMICCOMBO_V3" else choices[0]
+    values = [value]
+    if control := options.get("control_after_generate"):
+        values.append(control if isinstance(control, str) else "fixed")
+    if options.get("image_upload") or options.get("video_upload"):
+        values.append("image")
+    return values + 2 * [None] * bool(options.get("audio_upload"))
+
+
+def _model(name):
+    directory, place = MODELS[name]
+    return {"name": name, "url": f"{HUGGING_FACE}/{place}/{name}", "directory": directory}
+
+
+LICENCES = "The weights and emotions are CC BY-NC-SA 4.0 (non-commercial); Stable Video Diffusion has its own licence."
+DEMO = "`portrait.jpg` and `speech.flac` are in the pack's folder `demo/`; take your own instead."
+DICE_TALK = (
+    "`models/dicetalk/`: the folders `DICE-Talk/`, `whisper-tiny/` and `emotions/`. **Download** in Load DICE-Talk "
+    "fetches them, and so does `python -m dicetalk download` in the pack's folder."
+)
+SVD = (
+    "`models/checkpoints/svd_xt.safetensors` (stabilityai/stable-video-diffusion-img2vid-xt on Hugging Face, which "
+    "asks for your consent to its licence first): only its VAE and CLIP vision tower are used."
+)
+
+
+def note(title, steps, models=(), more=(), examples=DEMO):
+    """The Markdown of a note: what the workflow does, which models it needs and where they go."""
+    lines = [f"# DICE-Talk: {title}", "", *(f"{number}. {step}" for number, step in enumerate(steps, 1))]
+    lines += ["", "**Models**", *(f"- {model}" for model in (DICE_TALK, SVD, *models))]
+    for text in (*more, examples, LICENCES):
+        lines += ["", text]
+    return "\n".join(lines).replace("`", "**")  # code is hard to read in notes: dark blue on black
+
+
+class Talking(Sheet):
+    """The nodes that most workflows share."""
+
+    def loaders(self, picture="Load Image"):
+        self.column(350)
+        self.talk = self.add("DiceTalkLoader", room=200, checkpoint="DICE-Talk")
+        self.svd = self.add("ImageOnlyCheckpointLoader", ckpt_name="svd_xt.safetensors")
+        if picture:
+            self.image = self.add("LoadImage", room=260, title=picture, image="portrait.jpg")["IMAGE"]
+        self.speech = self.add("LoadAudio", audio="speech.flac")["AUDIO"]
+
+    def hearing_and_seeing(self, **portrait):
+        self.portrait = self.add(
+            "DiceTalkPortrait",
+            room=330,
+            image=self.image,
+            clip_vision=self.svd["CLIP_VISION"],
+            vae=self.svd["VAE"],
+            **portrait,
+        )
+        self.audio = self.add("DiceTalkAudioFeatures", dicetalk=self.talk["dicetalk"], audio=self.speech)
+
+    def emotion(self, name, intensity=1.0, **more):
+        return self.add(
+            "DiceTalkEmotion", room=220, dicetalk=self.talk["dicetalk"], emotion=name, intensity=intensity, **more
+        )["emotion"]
+
+    def conditions(self, emotion):
+        return {
+            "model": self.talk["MODEL"],
+            "dicetalk": self.talk["dicetalk"],
+            "portrait": self.portrait["portrait"],
+            "audio_features": self.audio["audio_features"],
+            "emotion": emotion,
+        }
+
+    def sample(self, emotion, **settings):
+        self.column(330)
+        return self.add("DiceTalkSampler", room=60, **self.conditions(emotion), **settings)["latent"]
+
+    def decode(self, latent):
+        return self.add("VAEDecode", samples=latent, vae=self.svd["VAE"])["IMAGE"]
+
+    def video(self, latent, **more):
+        """Latent to file, decoded without visible borders."""
+        sound = {"fps": self.audio["fps"], "audio": self.audio["audio"]}
+        self.save(self.add("DiceTalkVideo", samples=latent, vae=self.svd["VAE"], **sound, **more)["video"])
+
+    def video_of_images(self, images, fps=None):
+        made = self.add("CreateVideo", images=images, fps=fps or self.audio["fps"], audio=self.audio["audio"])
+        self.save(made["VIDEO"])
+
+    def save(self, video):
+        self.add("SaveVideo", video=video, filename_prefix="video/DICE-Talk")
+
+
+def quick_start(object_info):
+    """Portrait, speech, emotion, video."""
+    text = note(
+        "quick start",
+        [
+            "**Load Image**: one person, face to the camera.",
+            "**Load Audio**: what they say.",
+            "**DICE-Talk Emotion**: how they feel, and how strongly.",
+            "**Run.** The video is in *output/video*.",
+        ],
+        more=[
+            "The model draws 12.5 frames a second. *audio* and *fps* of DICE-Talk Audio Features go to DICE-Talk "
+            "Video, so that sound and picture end together."
+        ],
+    )
+    sheet = Talking(object_info, text, 560)
+    sheet.loaders()
+    sheet.column(330)
+    emotion = sheet.emotion("happy")
+    sheet.hearing_and_seeing()
+    latent = sheet.sample(emotion)
+    sheet.column(420)
+    sheet.video(latent)
+    return sheet
+
+
+def frames_25_fps(object_info):
+    text = note(
+        "25 frames a second",
+        [
+            "The model draws 12.5 frames a second.",
+            "**Run Frame Interpolation Model** puts one frame between every two.",
+            "**Create Video** plays them at 25 frames a second, its *fps*.",
+        ],
+        [
+            "`models/frame_interpolation/film_net_fp16.safetensors` (Comfy-Org/frame_interpolation), or one of "
+            "the RIFE models from there."
+        ],
+        ["For 50 frames a second, set *multiplier* to 4 and *fps* to 50."],
+    )
+    sheet = Talking(object_info, text, 560)
+    sheet.loaders()
+    sheet.column(330)
+    emotion = sheet.emotion("happy")
+    sheet.hearing_and_seeing()
+    latent = sheet.sample(emotion)
+    images = sheet.decode(latent)
+    sheet.column(420)
+    model = sheet.add("FrameInterpolationModelLoader", model_name="film_net_fp16.safetensors")["INTERP_MODEL"]
+    images = sheet.add("FrameInterpolate", interp_model=model, images=images, multiplier=2)["IMAGE"]
+    sheet.video_of_images(images, 25.0)
+    return sheet
+
+
+def mixed_emotion(object_info):
+    text = note(
+        "mixed emotion",
+        [
+            "Each **DICE-Talk Emotion** is one part of the mix, with its own intensity.",
+            "**DICE-Talk Emotion Mix** mixes them by *weights*: one number for each, in their order. A new input "
+            "appears when the last one is wired.",
+            "Its preview shows the shares.",
+        ],
+        more=["To mix by hand instead, put **DICE-Talk Emotion Wheel** in the place of the three."],
+    )
+    sheet = Talking(object_info, text, 560)
+    sheet.loaders()
+    sheet.column(330)
+    sheet.hearing_and_seeing()
+    sheet.column(330)
+    parts = {"emotion_a": sheet.emotion("surprised"), "emotion_b": sheet.emotion("happy", 1.2)}
+    mix = sheet.add("DiceTalkEmotionMix", room=110, emotions=parts, weights="0.4, 0.6")["emotion"]
+    latent = sheet.sample(mix)
+    sheet.column(420)
+    sheet.video(latent)
+    return sheet
+
+
+def emotion_timeline(object_info):
+    text = note(
+        "emotion timeline",
+        [
+            "**DICE-Talk Emotion Timeline** changes the emotion while the portrait speaks: drag its keys over the "
+            "speech, double-click to add one, or write the text.",
+            "`1s happy:1.2 smooth` is happy, a little stronger, one second into the video, and reached smoothly.",
+            "`(sad 0.7 + fear 0.3)` is a mix.",
+        ],
+        more=["Emotions that are wired into the node are called *emotion_a*, *emotion_b* … in the text."],
+    )
+    sheet = Talking(object_info, text, 560)
+    sheet.loaders()
+    sheet.column(330)
+    sheet.hearing_and_seeing()
+    sheet.column(520)
+    emotion = sheet.add(
+        "DiceTalkEmotionTimeline",
+        room=560,
+        dicetalk=sheet.talk["dicetalk"],
+        timeline="0s neutral; 1s happy:1.2 smooth; 2.2s (surprised 0.6 + happy 0.4) smooth",
+    )["emotion"]
+    latent = sheet.sample(emotion)
+    sheet.column(420)
+    sheet.video(latent)
+    return sheet
+
+
+def custom_sampling(object_info):
+    text = note(
+        "custom sampling",
+        [
+            "**DICE-Talk Guider** is DICE-Talk's guidance as ComfyUI's GUIDER, and gives the LATENT to start from.",
+            "**SamplerCustomAdvanced** takes any sampler, sigmas and noise with it.",
+            "Here: DPM++ 2M with 20 steps. As published: *euler*, *karras*, 25 steps.",
+        ],
+        more=["LoRA, compile and cache nodes go between **Load DICE-Talk** and both places that its MODEL goes to."],
+    )
+    sheet = Talking(object_info, text, 560)
+    sheet.loaders()
+    sheet.column(330)
+    emotion = sheet.emotion("happy")
+    sheet.hearing_and_seeing()
+    sheet.column(330)
+    guider = sheet.add("DiceTalkGuider", **sheet.conditions(emotion))
+    noise = sheet.add("RandomNoise", noise_seed=0)["NOISE"]
+    sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
+    sigmas = sheet.add("BasicScheduler", model=sheet.talk["MODEL"], scheduler="karras", steps=20)["SIGMAS"]
+    sheet.column(300)
+    latent = sheet.add(
+        "SamplerCustomAdvanced",
+        room=60,
+        noise=noise,
+        guider=guider["guider"],
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=guider["latent"],
+    )["output"]
+    sheet.column(420)
+    sheet.video(latent)
+    return sheet
+
+
+def generated_portrait(object_info):
+    text = note(
+        "generated portrait, upscaled video",
+        [
+            "Stable Diffusion XL draws a person from the prompt: a portrait with the face to the camera.",
+            "DICE-Talk lets the portrait talk.",
+            "An upscaling model enlarges the frames by 4, and **Upscale Image By** brings them to 1024 pixels.",
+        ],
+        [
+            "`models/checkpoints/sd_xl_base_1.0.safetensors` (stabilityai/stable-diffusion-xl-base-1.0). Any node that "
+            "gives an IMAGE can take the place of the nodes of Stable Diffusion XL.",
+            "`models/upscale_models/RealESRGAN_x4plus.safetensors` (Comfy-Org/Real-ESRGAN_repackaged).",
+        ],
+        examples="`speech.flac` is in the pack's folder `demo/`; take your own instead.",
+    )
+    sheet = Talking(object_info, text, 640)
+    sheet.column(330)
+    xl = sheet.add("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors")
+    wanted = (
+        "photograph of a woman, head and shoulders, facing the camera, neutral expression, mouth closed, soft light"
+    )
+    positive = sheet.add("CLIPTextEncode", clip=xl["CLIP"], title="Who it is", text=wanted)["CONDITIONING"]
+    unwanted = "profile, hands, hat, glasses, text, watermark"
+    negative = sheet.add("CLIPTextEncode", clip=xl["CLIP"], title="What to leave out", text=unwanted)["CONDITIONING"]
+    empty = sheet.add("EmptyLatentImage", width=1024, height=1024)["LATENT"]
+    sheet.column(300)
+    drawn = sheet.add(
+        "KSampler",
+        room=40,
+        model=xl["MODEL"],
+        positive=positive,
+        negative=negative,
+        latent_image=empty,
+        steps=30,
+        cfg=7.0,
+    )["LATENT"]
+    sheet.image = sheet.add("VAEDecode", samples=drawn, vae=xl["VAE"])["IMAGE"]
+    sheet.loaders(picture=None)
+    sheet.column(330)
+    emotion = sheet.emotion("happy")
+    sheet.hearing_and_seeing(crop=True, margin=0.6)
+    latent = sheet.sample(emotion)
+    images = sheet.decode(latent)
+    sheet.column(420)
+    model = sheet.add("UpscaleModelLoader", model_name="RealESRGAN_x4plus.safetensors")["UPSCALE_MODEL"]
+    images = sheet.add("ImageUpscaleWithModel", upscale_model=model, image=images)["IMAGE"]
+    images = sheet.add("ImageScaleBy", image=images, upscale_method="lanczos", scale_by=0.5)["IMAGE"]
+    sheet.video_of_images(images)
+    return sheet
+
+
+def paste_back(object_info):
+    text = note(
+        "back into the picture",
+        [
+            "**Load Image**: a photograph in which a face is only a part.",
+            "**DICE-Talk Portrait** with *crop* cuts a square around the face; *margin* says how much around it.",
+            "**DICE-Talk Paste Back** puts the talking frames where they were cut from, with a soft edge (*feather*).",
+        ],
+        more=[
+            "**Two faces**: a second row of Portrait, Audio Features, Sampler, VAE Decode and Paste Back, with a "
+            "*mask* on the other face. Give the frames of the first Paste Back to the *background* of the second.",
+        ],
+    )
+    sheet = Talking(object_info, text, 600)
+    sheet.loaders(picture="Photograph")
+    sheet.column(330)
+    emotion = sheet.emotion("happy")
+    sheet.hearing_and_seeing(crop=True)
+    latent = sheet.sample(emotion)
+    images = sheet.decode(latent)
+    sheet.column(420)
+    portrait = sheet.portrait["portrait"]
+    sheet.video_of_images(sheet.add("DiceTalkPasteBack", frames=images, portrait=portrait)["frames"])
+    return sheet
+
+
+def emotion_from_clip(object_info):
+    text = note(
+        "emotion from a clip",
+        [
+            "**Load Video**: a clip of your own, of a person, anyone, who speaks or acts with the emotion that you "
+            "want (**reference.mp4** stands for it).",
+            "**DICE-Talk Emotion From Clip** reads the expression with MediaPipe's face model, and the voice. "
+            "Its chart shows what it found; *mode* makes one emotion of it, or a timeline that follows the clip.",
+            "The portrait speaks with that emotion.",
+        ],
+        ["`models/detection/mediapipe_face_fp32.safetensors` (Comfy-Org/mediapipe)."],
+        ["What is read is an estimate, and not the paper's embedder, which was not released."],
+    )
+    sheet = Talking(object_info, text, 600)
+    sheet.loaders()
+    sheet.column(330)
+    sheet.hearing_and_seeing()
+    sheet.column(330)  # with nothing below the clip, as the page makes the node as tall as the clip is
+    clip = sheet.add("LoadVideo", room=240, title="Clip with the emotion", file="reference.mp4")["VIDEO"]
+    sheet.column(420)
+    model = sheet.add("LoadMediaPipeFaceLandmarker", model_name="mediapipe_face_fp32.safetensors")
+    emotion = sheet.add(
+        "DiceTalkEmotionFromClip",
+        room=240,
+        dicetalk=sheet.talk["dicetalk"],
+        mode="timeline",
+        video=clip,
+        face_detection_model=model["FACE_DETECTION_MODEL"],
+    )["emotion"]
+    latent = sheet.sample(emotion)
+    sheet.column(420)
+    sheet.video(latent)
+    return sheet
+
+
+def long_audio(object_info):
+    text = note(
+        "long speech",
+        [
+            "Speech of any length: *start* and *length* of **DICE-Talk Audio Features** choose a part of it.",
+            "**DICE-Talk Sampler** works in windows of 25 frames.",
+            "**DICE-Talk Video** decodes, doubles the frames to 25 a second and writes a few at a time when the "
+            "video is saved, so that the pictures never have to be in memory all at once.",
+        ],
+        ["`models/frame_interpolation/film_net_fp16.safetensors` (Comfy-Org/frame_interpolation)."],
+        ["Without *interp_model* the video has the model's own 12.5 frames a second."],
+    )
+    sheet = Talking(object_info, text, 600)
+    sheet.loaders()
+    sheet.column(330)
+    emotion = sheet.emotion("happy")
+    sheet.hearing_and_seeing()
+    latent = sheet.sample(emotion)
+    sheet.column(420)
+    model = sheet.add("FrameInterpolationModelLoader", model_name="film_net_fp16.safetensors")["INTERP_MODEL"]
+    sheet.video(latent, interp_model=model)
+    return sheet
+
+
+WORKFLOWS = (
+    quick_start,
+    frames_25_fps,
+    mixed_emotion,
+    emotion_timeline,
+    emotion_from_clip,
+    custom_sampling,
+    long_audio,
+    generated_portrait,
+    paste_back,
+)
+
+
+def main(arguments):
+    import os
+    import tempfile
+
+    from comfy_server import ComfyServer
+
+    if arguments[:1] and Path(arguments[0]).suffix == ".json":
+        object_info = json.loads(Path(arguments.pop(0)).read_text(encoding="utf-8"))
+    else:
+        with tempfile.TemporaryDirectory() as base:
+            server = ComfyServer(os.environ["COMFYUI_PATH"], FOLDER.parent, base)
+            server.start()
+            object_info = server.get("/object_info")
+            server.stop()
+    for make in WORKFLOWS:
+        if arguments and make.__name__ not in arguments:
+            continue
+        text = json.dumps(make(object_info).workflow(make.__name__), indent=1, ensure_ascii=False)
+        (FOLDER / f"{make.__name__}.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
