@@ -280,7 +280,7 @@ def test_full_disk(tmp_path):
         import resource, signal, sys
         import numpy as np
         from dicetalk.errors import InputError
-        from dicetalk.video import write_video
+        from dicetalk.media.video import write_video
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
         noise = np.random.RandomState(0)
