@@ -23,7 +23,7 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
 TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "websocket-client>=1.8"]
-TEST_TOOLS += ["comfy-cli", "playwright>=1.49"]
+TEST_TOOLS += ["comfy-cli", "playwright>=1.49", "import-linter>=2.5"]
 TESTED_PACK = ["-e", ".[train,voice]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU

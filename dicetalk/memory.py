@@ -1,13 +1,38 @@
-"""How much memory is free, what needs how much, and what is said when it is not enough."""
+"""Devices: which one to compute on, how much memory is free, and what is said when it is not enough."""
 
 import math
 
 import torch
 
 from .emotion.options import FPS
-from .errors import InputError
+from .errors import InputError, reason
 
 _PHRASES = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def choose_device(name=None, field="device"):
+    """The torch.device of that name, known to work; CUDA if there is one, else the CPU, when `name` is None.
+
+    Raises:
+        InputError: it cannot be used; `field` is how the message calls the setting.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises several kinds, by backend, for a device that is not there
+        raise InputError(
+            f"{field} {name} cannot be used here ({reason(error)}): use cpu, or a device that is there."
+        ) from error
+    return device
+
+
+def choose_dtype(name=None, device=None):
+    """The torch.dtype of that name; float16 on CUDA and float32 elsewhere when `name` is None."""
+    if name is None:
+        name = "float16" if device is not None and torch.device(device).type == "cuda" else "float32"
+    return getattr(torch, name)
 
 
 def is_out_of_memory(error) -> bool:

@@ -42,13 +42,14 @@ def run(args):
     from tqdm import tqdm
 
     from ..errors import InputError
+    from ..job import DTYPES
     from ..measure.bench import bench
+    from ..memory import choose_device, choose_dtype
     from ..sampling.counting import Workload
-    from .device import DTYPES, choose_device, choose_dtype
 
     if args.dtype is not None and args.dtype not in DTYPES:
         raise InputError(f"--dtype {args.dtype}: choose one of {', '.join(DTYPES)}.")
-    device = choose_device(args.device)
+    device = choose_device(args.device, "--device")
     if args.decode:
         return _borders(args, size, frames, device, choose_dtype(args.dtype, device))
     workload = Workload(*size, frames, choose_dtype(args.dtype, device), args.tiny)

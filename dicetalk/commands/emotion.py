@@ -107,23 +107,33 @@ def _mix(args):
 
 
 def _from_clip(args):
+    from dataclasses import fields
     from pathlib import Path
 
     from ..checkpoints.finding import resolve_checkpoint
     from ..checkpoints.priors import load_priors
+    from ..embedder.options import ClipOptions
     from ..emotion.files import save_emotion
     from ..emotion.options import SUFFIX
     from ..emotion.parsing import to_text
     from ..emotion.timeline import EmotionTimeline
     from ..errors import InputError
-    from .clips import check_clip, read_clip
+    from ..memory import choose_device
+    from ..render import reading_bar
+    from .flags import flag
 
     if args.output and Path(args.output).suffix != SUFFIX:
         raise InputError(f"--output is {args.output}: a saved emotion is a {SUFFIX} file; end its name so.")
     name = _saved_name(args) if args.output else None
-    clip = check_clip(args.clip, args)
+    options = ClipOptions(**{field.name: getattr(args, field.name) for field in fields(ClipOptions)})
+    clip = options.open_clip(args.clip, written=[("output", args.output)], named=flag)
     checkpoint = resolve_checkpoint(args.checkpoint)
-    reading = read_clip(clip, args, checkpoint, load_priors(checkpoint.folder("emotions")))
+    whisper = checkpoint.folder("whisper") if options.needs_whisper else None
+    priors, device = load_priors(checkpoint.folder("emotions")), choose_device(args.device, "--device")
+    with reading_bar() as on_progress:
+        reading = options.read_clip(clip, priors, whisper, device, on_progress)
+    if options.chart:
+        print(f"Wrote {Path(options.chart).absolute()}")
     emotion = reading.emotion
     print(reading.text())
     timed = isinstance(emotion, EmotionTimeline)
@@ -151,8 +161,8 @@ def _bank(args):
     from ..emotion.options import BankOptions
     from ..emotion.parsing import to_text
     from ..errors import InputError
+    from ..media.image import save_png
     from ..model.bank import bank_vectors, correlation, usage
-    from .clips import save_image
 
     for path in filter(None, (args.output, args.usage_output)):
         if Path(path).suffix.lower() != ".png":
@@ -172,10 +182,12 @@ def _bank(args):
         raise InputError("The priors lack neutral, from which emotions are told apart; compare them with --raw.")
     title = f"Correlation of the {args.space}" + ("" if args.raw else ", as it differs from neutral")
     _print_matrix(matrix, labels, title)
-    save_image(correlation_image(matrix, labels, title), args.output)
+    save_png(correlation_image(matrix, labels, title), args.output)
+    print(f"Wrote {Path(args.output).absolute()}")
     if args.usage_output:
         shares = usage(model, emotions).mean(1)
-        save_image(usage_image(shares, labels, "Usage of the codes, in times of even use"), args.usage_output)
+        save_png(usage_image(shares, labels, "Usage of the codes, in times of even use"), args.usage_output)
+        print(f"Wrote {Path(args.usage_output).absolute()}")
     return 0
 
 

@@ -17,10 +17,10 @@ def add_arguments(parser):
 def run(args):
     """Print one row per case. Returns 0 if all pass or none is judged, 1 if any fails or cannot be read."""
     from ..measure.verify import FAILED, NOT_JUDGED, find_cases, verify_case
-    from .device import choose_device, choose_dtype
+    from ..memory import choose_device, choose_dtype
 
     cases = find_cases(args.folders)
-    device, dtype = choose_device(args.device), choose_dtype(args.dtype)
+    device, dtype = choose_device(args.device, "--device"), choose_dtype(args.dtype)
     widths = [max(len(title), *(len(text) for text in column)) for title, column in _text_columns(cases)]
     row = f"{{:{widths[0]}}}  {{:{widths[1]}}}  {{:>13}}  {{:>9}}  {{}}"
     print(row.format("kind", "name", "largest error", "tolerance", "verdict"), flush=True)

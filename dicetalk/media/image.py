@@ -1,4 +1,4 @@
-"""Reading a picture in any common format as upright 8-bit sRGB."""
+"""Reading a picture in any common format as upright 8-bit sRGB, and writing one."""
 
 import io
 import os
@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 from ..errors import InputError, reason
+from ..files import written_beside
 from .container import check_is_file
 
 _WHITE = (255, 255, 255)
@@ -105,3 +106,9 @@ def _apply_profile(image, profile):
         except (ImageCms.PyCMSError, OSError):
             pass
     return image.convert("RGB")
+
+
+def save_png(image, path):
+    """Write a PIL image as PNG; InputError where that cannot be done."""
+    with written_beside(path) as part:
+        image.save(part, format="PNG")

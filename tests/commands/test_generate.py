@@ -14,10 +14,11 @@ from project import DEMO
 from dicetalk.checkpoints.finding import Checkpoint
 from dicetalk.checkpoints.priors import load_priors
 from dicetalk.cli import main
-from dicetalk.commands.generate import settings
 from dicetalk.emotion.files import save_emotion
 from dicetalk.emotion.value import Emotion
+from dicetalk.job import Job
 from dicetalk.media.container import read_metadata
+from dicetalk.render import Inputs, video_metadata
 
 PORTRAIT, SPEECH = DEMO / "portrait.jpg", DEMO / "speech.flac"
 
@@ -88,7 +89,7 @@ def generate(tiny_checkpoint, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setattr("dicetalk.commands.generate.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("dicetalk.render.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
     monkeypatch.chdir(tmp_path)
 
     code, out, err = generate(**changes)
@@ -103,7 +104,7 @@ def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes,
 @pytest.mark.parametrize("name", ["out.mp4.resume", "out.mp4.resume.old"])
 @pytest.mark.parametrize("resume", [None, True])
 def test_a_folder_where_the_steps_are_kept_is_refused_before_the_work(generate, tmp_path, monkeypatch, name, resume):
-    monkeypatch.setattr("dicetalk.commands.generate.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("dicetalk.render.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
     (tmp_path / name).mkdir()
     code, _, err = generate(resume=resume)
     assert code == 2
@@ -189,9 +190,10 @@ def test_a_video_tells_files_by_their_names_alone(generate, tmp_path, tiny_check
 
 def test_of_two_checkpoints_of_one_name_a_video_does_not_tell_the_folder(tmp_path):
     checkpoint = Checkpoint(f"DICE-Talk ({tmp_path})", tmp_path, {})
-    args = Namespace(emotion="sad", portrait="a.png", audio="a.wav", output="a.mp4")
+    job = Job(emotion="sad", portrait="a.png", audio="a.wav", output="a.mp4")
     portrait = Namespace(face_box=(0, 0, 1, 1), crop_box=(0, 0, 1, 1))
-    assert settings(args, checkpoint, portrait, "cpu", torch.float32)["checkpoint"] == "DICE-Talk"
+    inputs = Inputs(None, portrait, None, None, checkpoint, "cpu", torch.float32)
+    assert video_metadata(job, inputs)["checkpoint"] == "DICE-Talk"
 
 
 def test_crop_face_and_timeline(generate, tmp_path):

@@ -1,7 +1,7 @@
 """Peak memory of decoding and writing clips of several lengths: `python tests/tools/streaming_memory.py 10 600`.
 
 Each length runs in a process of its own: one row each, in ComfyUI (`--door node`, COMFYUI_PATH has to be set) or as the
-command line does (`--door pipeline`: by its `generate.write`, with sound from a file). In place of the decoder stands
+command line does (`--door pipeline`: by its `render.write`, with sound from a file). In place of the decoder stands
 one that merely enlarges the latents, and in place of the INTERP_MODEL one that takes means, so that the pictures can be
 large enough for those of a long clip to show if they were held: beside the peak stands what they would take. `--keep`
 holds them on purpose.
@@ -133,8 +133,9 @@ def through_node(latents, sound, held, folder):
 
 def through_pipeline(latents, sound, held, folder):
     from dicetalk.checkpoints.tiny import write_tiny_checkpoint
-    from dicetalk.commands import generate
+    from dicetalk.job import Job
     from dicetalk.pipeline import DiceTalkPipeline
+    from dicetalk.render import write
     from dicetalk.sampling.decoding import CHUNK
 
     write_tiny_checkpoint(folder / "tiny")
@@ -146,8 +147,9 @@ def through_pipeline(latents, sound, held, folder):
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         for block in sound[0, 0].split(RATE):
             file.writeframes((block * 32767).short().numpy().tobytes())
-    args = {"audio": folder / "speech.wav", "start": 0.0, "output": folder / "clip.mp4", "fps": "25", "seed": 0}
-    return generate.write(SimpleNamespace(**args, decode_chunk_size=CHUNK), pipeline, latents, {"emotion": "happy"})
+    speech, video = folder / "speech.wav", folder / "clip.mp4"
+    job = Job(portrait="portrait.png", audio=speech, output=video, emotion="happy", decode_chunk_size=CHUNK)
+    return write(job, pipeline, latents, job.settings())
 
 
 if __name__ == "__main__":

@@ -107,13 +107,12 @@ def test_values_that_are_not_finite_are_one_error(short, monkeypatch, sampler):
 
 
 def test_the_command_line_takes_the_scales_that_the_node_takes(pack):
-    generate, sampling = (
-        importlib.import_module(f"{pack.__name__}.{m}")
-        for m in ("dicetalk.commands.generate", "nodes.sampling.sampler")
+    job, sampling = (
+        importlib.import_module(f"{pack.__name__}.{m}") for m in ("dicetalk.job", "nodes.sampling.sampler")
     )
     inputs = {each.id: each for each in sampling.DiceTalkSampler.define_schema().inputs}
     for name in ("reference_scale", "emotion_scale"):
-        assert (inputs[name].min, inputs[name].max) == (0, generate.LARGEST_SCALE)
+        assert (inputs[name].min, inputs[name].max) == (0, job.LARGEST_SCALE)
 
 
 @pytest.mark.parametrize("scales, branches", [((1.0, 6.0), 2), ((3.0, 3.0), 2), ((1.0, 1.0), 1), ((3.0, 6.0), 3)])

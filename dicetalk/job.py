@@ -1,0 +1,256 @@
+"""A job: one clip to make, as a value that is checked, has defaults and a digest."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from .embedder.options import ClipOptions
+from .emotion.options import LONGEST, SUFFIX
+from .errors import InputError
+from .files import sha256_of
+
+CLIP = "clip:"  # before the path of a reference clip
+LARGEST_SIZE = 2048
+LARGEST_SCALE = 20
+FPS = ("12.5", "25")
+DTYPES = ("float32", "float16", "bfloat16")
+_WHERE = ("output", "device", "chart")  # they say where and not what
+_FILES = ("portrait", "audio", "landmarks", "face_landmarker", "embedder")
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(ClipOptions):
+    """One talking video to make: what from, how, and where it goes.
+
+    Numbers may come as text, as a table's cells do. How a reference clip is read is in the fields of `ClipOptions`.
+
+    Args:
+        portrait: file of a picture of one person.
+        audio: file of the speech; also a video, whose sound is taken.
+        emotion: text such as "happy:1.3" or "0s neutral; 1.5s happy", a saved emotion's file, or "clip:FILE".
+        output: the MP4 file to write.
+        checkpoint: folder of the weights, or its name; the first one found when None.
+        start, length: which piece of the audio, in seconds; to its end when the length is None.
+        fps: "12.5", the model's own, or "25".
+        size: short side of the video in pixels.
+        crop: whether the portrait is cut to a square around the face, of whose size `margin` is kept on every side.
+        face: "x1,y1,x2,y2" or four numbers, hairline to chin, in pixels; looked for when None.
+        seed, steps: of the sampler.
+        reference_scale: how closely the video keeps to the portrait.
+        emotion_scale: how strongly speech and emotion move it.
+        decode_chunk_size: frames that are decoded at once, besides their context.
+        smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
+        device: such as "cuda"; CUDA if there is one, else the CPU, when None.
+        dtype: "float32", "float16" or "bfloat16"; float16 on CUDA and float32 elsewhere when None.
+
+    Raises:
+        InputError: a value that cannot be meant; the message names the field.
+    """
+
+    portrait: str
+    audio: str
+    emotion: str = "neutral"
+    output: str
+    checkpoint: str | None = None
+    start: float = 0.0
+    length: float | None = None
+    fps: str = "25"
+    size: int = 512
+    crop: bool = False
+    margin: float = 0.5
+    face: str | None = None
+    seed: int = 0
+    steps: int = 25
+    reference_scale: float = 3.0
+    emotion_scale: float = 6.0
+    decode_chunk_size: int = 10
+    smaller_windows: bool = False
+    device: str | None = None
+    dtype: str | None = None
+
+    def __post_init__(self):
+        for name, value in _clean(vars(self), str).items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, values: dict[str, Any], named: Callable[[str], str] = str) -> "Job":
+        """The job of a table's row, or of a command line.
+
+        Args:
+            values: field → value; None and "" stand for the default.
+            named: how an error calls a field, for instance "--seed" for "seed".
+
+        Raises:
+            InputError: an unknown field, one that is missing, or a value that cannot be meant.
+        """
+        known = defaults()
+        given = {name: value for name, value in values.items() if value is not None and value != ""}
+        for name in given:
+            if name not in known:
+                raise InputError(f"{named(name)} is no setting of a clip: there are {', '.join(map(named, known))}.")
+        complete = known | given
+        for name, value in complete.items():
+            if value is dataclasses.MISSING:
+                raise InputError(f"{named(name)} is missing: every clip needs one.")
+        return cls(**_clean(complete, named))
+
+    @property
+    def clip(self) -> str | None:
+        """The reference clip that the emotion names; None for another emotion."""
+        return self.emotion.removeprefix(CLIP) if self.emotion.startswith(CLIP) else None
+
+    @property
+    def face_box(self) -> tuple[float, ...] | None:
+        """(x1, y1, x2, y2) in pixels of the portrait's file, None to look for the face."""
+        return None if self.face is None else parse_face(self.face)
+
+    def check_files(self, named: Callable[[str], str] = str) -> None:
+        """InputError for input files that are not there, and an output that could not be written or is one of them.
+
+        Args:
+            named: how an error calls a field.
+        """
+        from .media.container import check_writable
+        from .sampling.resume import SUFFIX as STATE
+
+        read = [("portrait", self.portrait), ("audio", self.audio)]
+        if self.clip is not None:
+            read.append(("emotion", self.clip))
+        for name, file in read:
+            if not Path(file).exists():
+                raise InputError(f"{named(name)} is {file}, which does not exist: check the file's name.")
+        output = Path(self.output)
+        if output.suffix.lower() != ".mp4":
+            raise InputError(
+                f"{named('output')} is {output}: the video is an MP4 file, so give it a name that ends in .mp4."
+            )
+        check_writable(output, STATE)
+        for name, file in read:
+            if output.exists() and output.samefile(file):
+                raise InputError(
+                    f"{named('output')} is the file that {named(name)} reads, {file}: write to another one."
+                )
+        if self.clip is None:
+            self.require_defaults(named, "emotion")
+
+    def settings(self) -> dict[str, Any]:
+        """Field → value as a video keeps them: files by name, not by folder; of clips only where there is one."""
+        values = {name: getattr(self, name) for name in _fields()}
+        clip_fields = [field.name for field in dataclasses.fields(ClipOptions)]
+        if self.clip is None:
+            values = {name: value for name, value in values.items() if name not in clip_fields}
+            saved = self.emotion.strip()
+            values["emotion"] = Path(saved).name if saved.endswith(SUFFIX) else self.emotion
+        else:
+            for name in clip_fields:
+                values[name] = Path(values[name]).name if isinstance(values[name], str) else values[name]
+            values["emotion"] = CLIP + Path(self.clip).name
+            del values["chart"]
+        return values | {name: Path(values[name]).name for name in ("portrait", "audio", "output")}
+
+    def digest(self) -> str:
+        """A fingerprint (SHA-256, hexadecimal) of all that the clip is made from, and of the files' contents.
+
+        Equal jobs on other devices, or with another output, have the same. The checkpoint counts by its name.
+        """
+        values = {name: value for name, value in self.settings().items() if name not in _WHERE}
+        files = {name: getattr(self, name) for name in _FILES} | {"emotion": self.clip or self.emotion.strip()}
+        for name, file in files.items():
+            if name in values and file and os.path.isfile(file):
+                values[name] = sha256_of(file)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _fields():
+    of_clips = ClipOptions.__dataclass_fields__
+    ordered = sorted(dataclasses.fields(Job), key=lambda field: field.name in of_clips)
+    return {field.name: field for field in ordered}
+
+
+def defaults() -> dict[str, Any]:
+    """Field of a `Job` → its default; `dataclasses.MISSING` for those that have to be given."""
+    return {name: field.default for name, field in _fields().items()}
+
+
+def parse_face(text, name="face") -> tuple[float, ...]:
+    """ "x1,y1,x2,y2" as four floats; `name` is how an error calls it."""
+    try:
+        box = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise InputError(f"{name} is {text}: give four numbers in pixels, x1,y1,x2,y2, for instance 180,60,320,250.")
+    return box
+
+
+_NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+    "seed": (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1"),
+    "steps": (int, lambda value: 1 <= value <= 1000, "a whole number from 1 to 1000; 25 is usual"),
+    "size": (int, lambda value: 64 <= value <= LARGEST_SIZE, f"64 to {LARGEST_SIZE} pixels; 512 is usual"),
+    "decode_chunk_size": (int, lambda value: value >= 1, "1 or more frames"),
+    "reference_scale": (float, lambda value: 0 <= value <= LARGEST_SCALE, f"a number from 0 to {LARGEST_SCALE}"),
+    "emotion_scale": (float, lambda value: 0 <= value <= LARGEST_SCALE, f"a number from 0 to {LARGEST_SCALE}"),
+    "margin": (float, lambda value: math.isfinite(value) and value >= 0, "0 or a positive number"),
+    "start": (float, lambda value: 0 <= value <= LONGEST, f"0 to {LONGEST:g} seconds"),
+    "length": (float, lambda value: 0 < value <= LONGEST, f"more than 0 and at most {LONGEST:g} seconds"),
+}
+
+
+def _clean(values, named):
+    """The values in the fields' own types; InputError for one that cannot be meant."""
+    clean = {}
+    for name, value in values.items():
+        if value is None and _fields()[name].default is None:
+            clean[name] = None
+        elif name in _NUMBERS:
+            clean[name] = _number(named(name), value, *_NUMBERS[name])
+        elif isinstance(_fields()[name].default, bool):
+            clean[name] = _truth(named(name), value)
+        else:
+            clean[name] = _text(named(name), value)
+    _require_choice(named("fps"), clean, "fps", FPS)
+    _require_choice(named("dtype"), clean, "dtype", DTYPES)
+    if clean["face"] is not None:
+        parse_face(clean["face"], named("face"))
+    return clean
+
+
+def _number(name, value, kind, fits, wanted):
+    try:
+        number = kind(value)
+        exact = not isinstance(value, bool) and (isinstance(value, str) or number == value or number != number)
+    except (TypeError, ValueError, OverflowError):
+        exact, number = False, value
+    if not exact or not fits(number):
+        raise InputError(f"{name} is {value}: give {wanted}.")
+    return number
+
+
+def _truth(name, value):
+    truth = _WORDS.get(str(value).strip().lower())
+    if truth is None:
+        raise InputError(f"{name} is {value}: give true or false.")
+    return truth
+
+
+def _text(name, value):
+    if isinstance(value, (list, tuple)) and all(isinstance(part, (int, float)) for part in value):  # a box
+        return ",".join(f"{part:g}" for part in value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    raise InputError(f"{name} is {value!r}: give text.")
+
+
+def _require_choice(name, values, field, choices):
+    if values[field] is not None and values[field] not in choices:
+        raise InputError(f"{name} is {values[field]}: give {', '.join(choices[:-1])} or {choices[-1]}.")

@@ -1,0 +1,301 @@
+"""Making the video of a job: everything is checked first, then the weights load, and the run can be resumed."""
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from .errors import InputError
+from .job import Job
+
+
+@dataclass(frozen=True)
+class Made:
+    """A video that was written: its frames, length in seconds, and size in pixels."""
+
+    frames: int
+    seconds: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job names, read and checked.
+
+    Attributes:
+        image: the portrait's PIL image as it is in the file.
+        portrait: `dicetalk.media.portrait.PreparedPortrait` of it.
+        audio: (samples,) mono speech at 16 kHz.
+        emotion: an `Emotion`, a mix, or an `EmotionTimeline`.
+        checkpoint: `dicetalk.checkpoints.Checkpoint`.
+        device, dtype: torch's, to compute on and in.
+    """
+
+    image: Any
+    portrait: Any
+    audio: Any
+    emotion: Any
+    checkpoint: Any
+    device: Any
+    dtype: Any
+
+
+def render(
+    job: Job,
+    resume: bool = False,
+    say: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+    named: Callable[[str], str] = str,
+) -> Made:
+    """Make the video of a job.
+
+    Args:
+        job: the job.
+        resume: go on from the last kept step of a run that was interrupted; from the start when there is none.
+        say: gets each line that tells what is read and done; printed when None.
+        warn: gets the line that says how an unexpected end can be resumed; printed to standard error when None.
+        named: how an error calls a field of the job, for instance "--seed" for "seed".
+
+    Raises:
+        InputError: something cannot be used; the message names it. Finished steps are kept beside the output.
+    """
+    say = say or _print
+    inputs = read_inputs(job, say, named)
+    metadata = video_metadata(job, inputs)
+    run = kept_run(job, inputs, metadata)
+    start = begin(run, resume, say)
+
+    from .sampling.finite import NotFinite
+
+    pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
+    try:
+        latents = sample_latents(job, pipeline, inputs, run, start)
+        count = write(job, pipeline, latents, metadata)
+    except BaseException as error:  # whatever ended the run, its finished steps are not lost
+        hint = "" if isinstance(error, NotFinite) else run.rescue()
+        if hint and isinstance(error, (InputError, KeyboardInterrupt)):
+            raise type(error)(f"{error} {hint}".strip()) from error
+        if hint:
+            (warn or _print_error)(hint)
+        raise
+    run.remove()
+    return Made(count, count / float(job.fps), *inputs.portrait.image.size)
+
+
+def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str] = str) -> Inputs:
+    """Read and check everything that a job names, but for the weights of the network."""
+    job.check_files(named)
+
+    from .emotion.text import read_argument
+
+    clip = job.clip
+    if clip is not None:
+        clip = job.open_clip(clip, [job.portrait, job.audio], [("output", job.output)], named)
+    else:
+        read_argument(job.emotion)  # a typing error is reported at once; its names, when the checkpoint is known
+
+    from .media.audio import load_audio
+    from .media.image import load_image
+    from .model.audio import num_frames
+
+    image = load_image(job.portrait)
+    audio = load_audio(job.audio, job.start, job.length)
+    if num_frames(len(audio)) == 0:
+        raise InputError(f"The speech in {job.audio} lasts {len(audio) / 16:.0f} ms: one video frame takes 80 ms.")
+
+    from .checkpoints.finding import resolve_checkpoint
+    from .checkpoints.priors import load_priors
+    from .emotion.parsing import resolve
+    from .memory import choose_device, choose_dtype
+
+    device = choose_device(job.device, named("device"))
+    dtype = choose_dtype(job.dtype, device)
+    checkpoint = resolve_checkpoint(job.checkpoint)
+    priors = load_priors(checkpoint.folder("emotions"))
+    if clip is not None:
+        whisper = checkpoint.folder("whisper") if job.needs_whisper else None
+        with reading_bar() as on_progress:
+            reading = job.read_clip(clip, priors, whisper, device, on_progress)
+        if job.chart:
+            say(f"Wrote {Path(job.chart).absolute()}")
+        say(reading.text())
+        emotion = reading.emotion
+    else:
+        emotion = resolve(read_argument(job.emotion, priors), priors, job.emotion)
+
+    from .media.portrait import prepare_portrait
+
+    portrait = prepare_portrait(image, job.face_box, short_side=job.size, crop=job.crop, expand_ratio=job.margin)
+    if checkpoint.untrained:
+        say(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.")
+    return Inputs(image, portrait, audio, emotion, checkpoint, device, dtype)
+
+
+def kept_run(job, inputs, metadata):
+    """The run's state, which is kept beside the output; what it depends on is named as the user gave it."""
+    import diffusers
+    import numpy as np
+    import torch
+
+    from .model.audio import num_frames
+    from .model.settings import LATENT_CHANNELS
+    from .sampling.resume import Run, digest
+    from .sampling.windows import WINDOW
+
+    portrait = inputs.portrait
+    width, height = portrait.image.size
+    settings = {
+        "--portrait": digest(np.asarray(inputs.image)),
+        "--audio, --start or --length": digest(np.asarray(inputs.audio)),
+        "--emotion": digest(inputs.emotion.digest()),
+        "--checkpoint": digest(*checkpoint_stamp(inputs.checkpoint)),
+        "face (--face)": list(portrait.face_box),
+        "part of the portrait (--crop, --margin)": list(portrait.crop_box),
+        **{f"--{name}": getattr(job, name) for name in ("size", "steps", "seed")},
+        "--reference-scale": job.reference_scale,
+        "--emotion-scale": job.emotion_scale,
+    }
+    computing = {
+        "--device": metadata["device"],
+        "--dtype": metadata["dtype"],
+        "--smaller-windows": job.smaller_windows,
+        "dicetalk": metadata["version"],
+        "PyTorch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+    shape = num_frames(len(inputs.audio)) + WINDOW, LATENT_CHANNELS, height // 8, width // 8
+    return Run(job.output, settings, computing, job.steps, shape)
+
+
+def checkpoint_stamp(checkpoint):
+    """Name, size and time of every file that has a part in sampling: reading gigabytes to compare would take longer."""
+    folders = [checkpoint.folder("whisper"), checkpoint.folder("svd")]
+    files = [*checkpoint.files.values(), *(file for folder in folders for file in sorted(folder.rglob("*")))]
+    for file in files:
+        if file.is_file():
+            status = file.stat()
+            yield f"{file.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def begin(run, resume, say):
+    """The steps that an interrupted run had done, and its latents, if it is to go on; what is done, in one line."""
+    run.require_names()
+    if resume:
+        start = run.load()
+        if start is None:
+            say(f"Note: there is no interrupted run at {run.path}, so this one starts at the beginning.")
+            run.require_space()
+        else:
+            say(f"Going on after step {run.done} of {run.steps}.")
+        return start
+    left = run.left_behind()
+    if left == 0:
+        say(f"Note: {run.path} is a damaged state of an interrupted run, and is replaced.")
+    elif left is not None:
+        say(
+            f"Note: {run.path} holds {left} steps of an interrupted run; this one starts anew, and puts them aside as "
+            f"{run.aside.name} until it is finished. To go on with that one, stop now and add --resume."
+        )
+    run.require_space()
+    return None
+
+
+def load_pipeline(checkpoint, dtype, device):
+    """The `DiceTalkPipeline` of a checkpoint, on its device."""
+    from transformers.utils import logging
+
+    from .pipeline import DiceTalkPipeline
+
+    logging.disable_progress_bar()  # one that flashes by for each of the parts
+    return DiceTalkPipeline.from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
+
+
+def sample_latents(job, pipeline, inputs, run, start=None):
+    """The sampled latents, one a frame at 12.5 fps; `start` is what `begin` returns."""
+    import torch
+
+    from .sampling.windows import WINDOW
+
+    if run.finished:
+        return start[1][:-WINDOW]
+
+    def keep(pipeline, step, timestep, inputs):
+        run.step(step + 1, inputs["latents"])
+        return {}
+
+    pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None)
+    return pipeline(
+        portrait=inputs.portrait,
+        audio=inputs.audio,
+        emotion=inputs.emotion,
+        num_inference_steps=job.steps,
+        reference_scale=job.reference_scale,
+        emotion_scale=job.emotion_scale,
+        generator=torch.Generator("cpu").manual_seed(job.seed),
+        output_type="latent",
+        callback_on_step_end=keep,
+        start=start,
+        smaller_windows=job.smaller_windows,
+    ).frames
+
+
+def write(job, pipeline, latents, metadata):
+    """Decode and write the video piece by piece, with a progress bar; returns how many frames it has."""
+    from fractions import Fraction
+
+    from tqdm import tqdm
+
+    from .media.audio import read_sound
+    from .media.frame_rate import double_frame_rate
+    from .media.video import write_video
+
+    chunks = pipeline.decode(latents, job.decode_chunk_size)
+    frames, total = (frame for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy()), len(latents)
+    if job.fps == "25":
+        frames, total = double_frame_rate(frames), 2 * total - 1
+    frames = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
+    comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
+    metadata = {"comment": comment, "dicetalk": metadata}
+    sample_rate, sound = read_sound(job.audio, job.start)
+    return write_video(job.output, frames, Fraction(job.fps), sound, sample_rate, metadata)
+
+
+def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:
+    """Everything that a video is made from and with; files by name, not by folder."""
+    from . import __version__
+
+    checkpoint, portrait = inputs.checkpoint, inputs.portrait
+    return job.settings() | {
+        "version": __version__,
+        "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which tells two of one name apart
+        "untrained": checkpoint.untrained,
+        "face": list(portrait.face_box),
+        "crop_box": list(portrait.crop_box),
+        "device": str(inputs.device),
+        "dtype": str(inputs.dtype).removeprefix("torch."),
+        "digest": job.digest(),
+    }
+
+
+@contextmanager
+def reading_bar():
+    """A progress bar for the reading of a clip; gives what `ClipOptions.read_clip` takes as `on_progress`."""
+    from tqdm import tqdm
+
+    with tqdm(desc="Reading the clip", unit="s", disable=None, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+
+        def on_progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_progress
+
+
+def _print(text):
+    print(text, flush=True)
+
+
+def _print_error(text):
+    print(text, file=sys.stderr, flush=True)
