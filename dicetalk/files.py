@@ -12,7 +12,7 @@ from pathlib import Path
 from .errors import InputError
 
 _CHUNK = 2**20
-_BEING_WRITTEN = set()  # names of files, by this process
+_BEING_WRITTEN: set[str] = set()  # names of files, by this process
 
 
 def sha256_of(path, on_bytes=None) -> str:

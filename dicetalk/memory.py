@@ -96,5 +96,5 @@ def gathered(pieces, count) -> torch.Tensor:
 def release(device) -> None:
     """Give back what PyTorch holds on to for later."""
     backend = getattr(torch, torch.device(device).type, None)
-    if hasattr(backend, "empty_cache"):
+    if backend is not None and hasattr(backend, "empty_cache"):
         backend.empty_cache()

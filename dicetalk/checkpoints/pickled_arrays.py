@@ -55,7 +55,8 @@ class Pickle:
 
     def __init__(self, data: bytes):
         self.data = data
-        self.stack, self.memo = [], {}
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
 
     def value(self):
         """The pickled value, with `_Global` and `_Call` where the pickle asks for an import or a call."""

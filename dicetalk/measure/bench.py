@@ -96,7 +96,7 @@ def measure(networks, workload, device, repeats, on_run=lambda: None) -> dict[st
     """
     inputs = {kind: workload.inputs(kind, device) for kind in networks}
     on_cuda = torch.device(device).type == "cuda"
-    measured = {kind: {"seconds": [], "peak_bytes": None} for kind in networks}
+    measured: dict[str, dict[str, Any]] = {kind: {"seconds": [], "peak_bytes": None} for kind in networks}
     for repeat in range(1 + repeats):
         for kind, network in networks.items():
             gc.collect()

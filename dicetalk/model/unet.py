@@ -24,7 +24,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, head
     """Multi-head attention on packed heads: (batch, n, heads·d), (batch, m, heads·d) twice → (batch, n, heads·d)."""
     if len(query) > ATTENTION_BATCH:
         parts = zip(*(x.split(ATTENTION_BATCH) for x in (query, key, value)))
-        return torch.cat([scaled_dot_product_attention(*part, heads) for part in parts])
+        return torch.cat([scaled_dot_product_attention(q, k, v, heads) for q, k, v in parts])
     query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (query, key, value))
     return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
 

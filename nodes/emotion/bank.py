@@ -91,7 +91,7 @@ class DiceTalkEmotionBank(io.ComfyNode):
             if isinstance(other, EmotionTimeline):
                 raise InputError(f"{socket} is a timeline, and only single emotions can be compared.")
         emotion = emotion.with_bank(bank)
-        priors = dicetalk.checkpoints.priors
+        priors = dicetalk.priors
         neutral = known_emotion(dicetalk, priors, "neutral").with_bank(bank)
         own = list(dict.fromkeys(_singles(emotion)))[:_MOST_SHOWN]
         others = (compare or priors).values()

@@ -37,7 +37,7 @@ def saved_emotions():
 
 def emotion_library(dicetalk):
     """Name → emotion: those of the checkpoint, and the saved ones."""
-    return EmotionLibrary(dicetalk.checkpoints.priors, emotion_folders())
+    return EmotionLibrary(dicetalk.priors, emotion_folders())
 
 
 def fingerprint(names):

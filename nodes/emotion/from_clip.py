@@ -169,7 +169,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
         whisper = None if reader == EVIDENCE else dicetalk.checkpoint.folder("whisper")
         reader = choose_embedder(reader, whisper, device=device, **models)
         try:
-            reading = reader.read(clip, dicetalk.checkpoints.priors, mode == TIMELINE, _progress())
+            reading = reader.read(clip, dicetalk.priors, mode == TIMELINE, _progress())
         except NoCue as error:
             raise InputError(
                 f"{error} The sockets that bring something to read: face_landmarks or face_detection_model for the "

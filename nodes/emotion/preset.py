@@ -62,7 +62,7 @@ class DiceTalkEmotion(io.ComfyNode):
             neutral = known_emotion(dicetalk, library, "neutral")
             value = value.with_intensity(neutral, intensity).renamed(format_text(Named(emotion, intensity)))
         value = value.varied(variation_seed, variation_strength)
-        return io.NodeOutput(value, ui=shown_emotion(value, dicetalk.checkpoints.priors, cls))
+        return io.NodeOutput(value, ui=shown_emotion(value, dicetalk.priors, cls))
 
 
 def variation_inputs():

@@ -83,4 +83,4 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
             emotion = resolve(tree, known, timeline)
         except InputError as error:
             raise InputError(f"timeline: {error}") from None
-        return io.NodeOutput(emotion, ui=shown_emotion(emotion, dicetalk.checkpoints.priors, cls))
+        return io.NodeOutput(emotion, ui=shown_emotion(emotion, dicetalk.priors, cls))

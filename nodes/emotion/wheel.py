@@ -66,9 +66,9 @@ class DiceTalkEmotionWheel(io.ComfyNode):
         require_finite(intensity=intensity, **weights)
         parts = tuple((weights[mood], Named(mood)) for mood in MOODS if weights[mood] != 0)
         if len(parts) > 1:
-            tree = Mixed(parts, intensity=intensity)
+            tree: Mixed | Named = Mixed(parts, intensity=intensity)
         else:
             tree = Named(parts[0][1].name, intensity) if parts else Named("neutral")
         used = [*(part.name for _, part in parts), "neutral"]
-        emotion = resolve(tree, {name: known_emotion(dicetalk, dicetalk.checkpoints.priors, name) for name in used})
-        return io.NodeOutput(emotion, ui=shown_emotion(emotion, dicetalk.checkpoints.priors, cls))
+        emotion = resolve(tree, {name: known_emotion(dicetalk, dicetalk.priors, name) for name in used})
+        return io.NodeOutput(emotion, ui=shown_emotion(emotion, dicetalk.priors, cls))

@@ -92,7 +92,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self.smaller_windows = smaller_windows
         self.cfg = emotion_scale
         self.uuid = uuid.uuid4()
-        self.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
+        self.model_options: dict = comfy.model_patcher.create_model_options_clone(self.model_options)
         comfy.patcher_extension.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING,
             "dicetalk_window",
