@@ -3,6 +3,7 @@
 python dev.py demo                a talking video from the example portrait and the example speech
 python dev.py test [ARGUMENT...]  all tests; arguments go to pytest
 python dev.py soak [--jobs 200]   many random jobs on a real ComfyUI server, and what became of them
+python dev.py docs                the pages of the Python API, from the docstrings, in .cache/api
 """
 
 import argparse
@@ -24,6 +25,7 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
 TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "websocket-client>=1.8"]
 TEST_TOOLS += ["comfy-cli", "playwright>=1.49", "import-linter>=2.5"]
+TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
 TESTED_PACK = ["-e", ".[train,voice]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
@@ -34,13 +36,13 @@ COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["demo", "test", "soak"])
+    parser.add_argument("command", choices=["demo", "test", "soak", "docs"])
     command, arguments = parser.parse_args(sys.argv[1:2]).command, sys.argv[2:]
     if sys.version_info < (3, 10):
         sys.exit(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}.")
     os.chdir(ROOT)
     try:
-        return {"demo": demo, "test": test, "soak": soak}[command](arguments)
+        return {"demo": demo, "test": test, "soak": soak, "docs": docs}[command](arguments)
     except subprocess.CalledProcessError as error:
         print(f"dev.py: this command failed with exit code {error.returncode}: {printable(error.cmd)}", file=sys.stderr)
         return 1
@@ -95,6 +97,15 @@ def soak(arguments):
     return subprocess.run(
         [PYTHON, "tests/tools/soak.py", *arguments], env=test_environment(comfyui), cwd=ROOT
     ).returncode
+
+
+def docs(arguments):
+    """Write the pages of the Python API; further arguments go to pdoc."""
+    set_up("docs", [TORCH, ["-e", "."], TEST_TOOLS])
+    target = CACHE / "api"
+    run(PYTHON, "-m", "pdoc", "dicetalk", "!dicetalk.commands", "-o", target, *arguments)
+    print(f"\nThe pages: {target / 'index.html'}", flush=True)
+    return 0
 
 
 def set_up_tests():

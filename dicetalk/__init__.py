@@ -9,6 +9,16 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "DiceTalkPipeline": "pipeline",
+    "Job": "job",
+    "render": "rendering",
+    "load_portrait": "media.portrait",
+    "load_audio": "media.audio",
+    "read_sound": "media.audio",
+    "write_video": "media.video",
+    "load_emotion": "emotion",
+    "save_emotion": "emotion",
+    "mix": "emotion",
+    "find_checkpoints": "checkpoints",
     "DiceTalkUNet": "model",
     "PoseGuider": "model",
     "AudioProjection": "model",

@@ -13,8 +13,11 @@ from transformers import CLIPVisionModelWithProjection
 
 from .checkpoints.finding import Checkpoint, resolve_checkpoint
 from .checkpoints.loading import load_part
+from .checkpoints.priors import load_priors
 from .checkpoints.tensors import read_tensors
 from .checkpoints.whisper import load_whisper_encoder
+from .emotion.parsing import resolve
+from .emotion.text import read_argument
 from .emotion.timeline import EmotionTimeline
 from .errors import InputError
 from .media.portrait import PreparedPortrait
@@ -58,6 +61,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         scheduler: a diffusers scheduler that calls the model once a step.
     """
 
+    checkpoint: Checkpoint | None = None  # whose presets `read_emotion` knows
     model_cpu_offload_seq = "audio_encoder->audio_projection->emotion_model->image_encoder->pose_guider->unet->vae"
 
     def __init__(
@@ -99,7 +103,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         files = {part: checkpoint.file(part) for part in ("unet", "pose_guider", "audio_linear", "emo_model")}
         svd = checkpoint.folder("svd")
         whisper = checkpoint.folder("whisper")
-        return cls(
+        pipeline = cls(
             unet=load_part("unet", files["unet"], torch_dtype),
             pose_guider=load_part("pose_guider", files["pose_guider"], torch_dtype),
             audio_projection=load_part("audio_linear", files["audio_linear"], torch_dtype),
@@ -109,6 +113,27 @@ class DiceTalkPipeline(DiffusionPipeline):
             vae=_from_svd(AutoencoderKLTemporalDecoder, svd, "vae", torch_dtype),
             scheduler=EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG),
         )
+        pipeline.checkpoint = checkpoint
+        return pipeline
+
+    def read_emotion(self, text: str):
+        """The emotion that a text describes, with the presets of the pipeline's checkpoint.
+
+        Args:
+            text: such as "happy:1.3", "(sad 0.7 + fear 0.3)" or "0s neutral; 1.5s happy", or a saved emotion's file.
+
+        Returns:
+            An `Emotion`, a mix, or an `EmotionTimeline`.
+
+        Raises:
+            InputError: the text cannot be read, names an unknown emotion, or the pipeline is of no checkpoint.
+        """
+        if self.checkpoint is None:
+            raise InputError(
+                "The pipeline was not made by from_checkpoint, so that it has no presets: give an Emotion, not text."
+            )
+        priors = load_priors(self.checkpoint.folder("emotions"))
+        return resolve(read_argument(text, priors), priors, text)
 
     @torch.no_grad()
     def __call__(
@@ -137,7 +162,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         Args:
             portrait: as `dicetalk.media.portrait.prepare_portrait` makes it.
             audio: (samples,) mono speech at 16 kHz; one frame per 80 ms.
-            emotion: an `Emotion`, a mix, or an `EmotionTimeline`.
+            emotion: an `Emotion`, a mix, an `EmotionTimeline`, or text as `read_emotion` takes it.
             num_inference_steps: sampling steps.
             reference_scale: how closely the frames keep to the portrait.
             emotion_scale: how strongly speech and emotion act.
@@ -167,6 +192,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
         if unknown:
             raise InputError(f"callback_on_step_end_tensor_inputs names {', '.join(unknown)}: only latents is there.")
+        if isinstance(emotion, str):
+            emotion = self.read_emotion(emotion)
         self._require_memory(portrait, audio, emotion, output_type)
 
         conditions = self.encode(portrait, audio, emotion, motion_bucket_id, expression_bucket_id)

@@ -6,6 +6,7 @@ a file asks for: here nothing but float arrays can come out.
 """
 
 import pickletools
+from typing import Any
 
 import numpy as np
 

@@ -119,7 +119,7 @@ def _from_clip(args):
     from ..emotion.timeline import EmotionTimeline
     from ..errors import InputError
     from ..memory import choose_device
-    from ..render import reading_bar
+    from ..rendering import reading_bar
     from .flags import flag
 
     if args.output and Path(args.output).suffix != SUFFIX:

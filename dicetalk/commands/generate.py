@@ -80,7 +80,7 @@ def add_arguments(parser):
 def run(args):
     values = {name: value for name, value in vars(args).items() if name not in ("command", "resume")}
     job = Job.of(values, named=flag)
-    from ..render import render
+    from ..rendering import render
 
     def warn(text):
         print(f"dicetalk generate: {text}", file=sys.stderr)

@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from functools import partial
+from typing import Any
 
 import torch
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .faces import detect_face
+from .image import load_image
 
 MASK_AREA = 1.1
 MULTIPLE = 64
@@ -78,6 +79,22 @@ def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ra
         crop_box=crop_box,
         original_size=image.size,
     )
+
+
+def load_portrait(path, face_box=None, short_side=512, crop=False, expand_ratio=0.5):
+    """Read a picture and prepare it for the model: `load_image`, then `prepare_portrait`.
+
+    Args:
+        path: the picture's file.
+        face_box, short_side, crop, expand_ratio: as `prepare_portrait` takes them.
+
+    Returns:
+        PreparedPortrait.
+
+    Raises:
+        InputError: the file cannot be read, or holds no face, an ambiguous one, or one that cannot be used.
+    """
+    return prepare_portrait(load_image(path), face_box, short_side, crop, expand_ratio)
 
 
 def check_box(box, image_size):

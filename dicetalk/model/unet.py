@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Callable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -281,19 +281,19 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         # The blocks' own loops, so that no caller keeps an input alive that its block has done with.
         skips = [x]
         for block in self.down_blocks:
-            for resnet, attention in _layers(block):
+            for resnet, transformer in _layers(block):
                 x = resnet(x, embedding, indicator)
-                x = attention(x, contexts, indicator)[0] if attention else x
+                x = transformer(x, contexts, indicator)[0] if transformer else x
                 skips.append(x)
             for downsampler in block.downsamplers or ():
                 x = downsampler(x)
                 skips.append(x)
         x = self.mid_block(x, embedding, encoder_hidden_states=contexts, image_only_indicator=indicator)
         for block in self.up_blocks:
-            for resnet, attention in _layers(block):
+            for resnet, transformer in _layers(block):
                 x = torch.cat([x, skips.pop()], dim=1)
                 x = resnet(x, embedding, indicator)
-                x = attention(x, contexts, indicator)[0] if attention else x
+                x = transformer(x, contexts, indicator)[0] if transformer else x
             for upsampler in block.upsamplers or ():
                 x = upsampler(x, skips[-1].shape[-2:])
         x = self.conv_out(self.conv_act(self.conv_norm_out(x))).unflatten(0, (batch, frames))
@@ -308,7 +308,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         return masks
 
 
-def _layers(block):
+def _layers(block) -> Iterable[tuple[Any, Any]]:
     """(resnet, attention or None) of a down or an up block."""
     return zip_longest(block.resnets, getattr(block, "attentions", ()))
 

@@ -45,6 +45,10 @@ class Economy:
             if not self._spare():
                 raise too_large()
 
+    def groups(self, branches) -> list[tuple[str, ...]]:
+        """The branches that are computed as one batch, one group after the other."""
+        return [tuple(branches)] if self.together else [(branch,) for branch in branches]
+
     def _spare(self):
         if self.together:
             self.together = False

@@ -9,13 +9,14 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..memory import free_memory, release
 from ..model.settings import LATENT_SCALE
 from .conditions import Conditions
 from .economy import Economy, too_large, window_bytes
 from .finite import require_finite_latents
 from .guidance import EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
-from .windows import SHIFT, WINDOW, plan_with_smaller, window_plan
+from .windows import SHIFT, WINDOW, joined, plan_with_smaller, window_plan
 
 LATENT_COPIES = 9  # tensors of a clip's latents that `sample` holds at one time
 
@@ -105,6 +106,8 @@ def sample(
     device = unet.device if device is None else device
     scheduler.set_timesteps(num_inference_steps, device=device)
     if start is None:
+        if noise is None:
+            raise InputError("noise is None: give noise, or start with the latents of an interrupted run.")
         first_step, portrait = 0, conditions.image_latent.to(device, torch.float32) * LATENT_SCALE
         latents = portrait + noise.to(device, torch.float32) * scheduler.sigmas[0].to(device)
     else:
@@ -122,16 +125,18 @@ def sample(
         branches = needed_branches(*scales)
         plan = plan_for(economy.window)
         done, total = (sum(map(len, steps)) for steps in (plan[:step], plan))
-        prediction, count = torch.zeros_like(latents), latents.new_zeros(len(latents), 1, 1, 1)
-        for number, frames in enumerate(plan[step], 1):
+
+        def guided(frames):
+            nonlocal done
             parts = {}
-            for group in [branches] if economy.together else [(branch,) for branch in branches]:
+            for group in economy.groups(branches):
                 parts |= denoise_window(unet, conditions, latents[frames], timestep, frames, group, device)
-            prediction[frames] += guide({branch: part.float() for branch, part in parts.items()}, *scales)
-            count[frames] += 1
+            done += 1
             if on_window is not None:
-                on_window(done + number, total)
-        return prediction / count.clamp(min=1)
+                on_window(done, total)
+            return [guide({branch: part.float() for branch, part in parts.items()}, *scales)]
+
+        return joined(plan[step], latents, guided)[0]
 
     def refused():
         return _too_large(unet, device, economy.window, conditions, smaller_windows)

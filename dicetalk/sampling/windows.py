@@ -1,4 +1,9 @@
-"""Which frames are denoised together: the sliding windows of every step."""
+"""Which frames are denoised together: the sliding windows of every step, and how their predictions are joined."""
+
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor
 
 WINDOW = 25
 SHIFT = 7
@@ -54,3 +59,24 @@ def plan_with_smaller(
     """
     overlap = overlap if size == window else min(overlap, size // 2)
     return [windows(num_frames + window, step, size, overlap, shift) for step in range(steps)]
+
+
+def joined(
+    windows: Sequence[list[int]], latents: Tensor, predict: Callable[[list[int]], Sequence[Tensor]]
+) -> list[Tensor]:
+    """The predictions for a clip from those for its windows; where windows overlap, their mean; elsewhere zero.
+
+    Args:
+        windows: of one step, at least one.
+        latents: (N + window, 4, h, w) of the clip, whose shape, type and device the predictions get.
+        predict: called with each window's frames; gives one or more predictions (frames, 4, h, w), always as many.
+    """
+    sums: list[Tensor] = []
+    count = latents.new_zeros(len(latents), 1, 1, 1)
+    for frames in windows:
+        parts = predict(frames)
+        sums = sums or [torch.zeros_like(latents) for _ in parts]
+        for total, part in zip(sums, parts, strict=True):
+            total[frames] += part
+        count[frames] += 1
+    return [total.div_(count.clamp(min=1)) for total in sums]

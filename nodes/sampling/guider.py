@@ -16,7 +16,7 @@ from ...dicetalk.sampling.conditions import Conditions
 from ...dicetalk.sampling.economy import Economy, too_large
 from ...dicetalk.sampling.finite import require_finite_latents
 from ...dicetalk.sampling.guidance import BRANCHES, CONDITIONAL, UNCONDITIONAL, guide, needed_branches, scales_at
-from ...dicetalk.sampling.windows import WINDOW, plan_with_smaller, window_plan
+from ...dicetalk.sampling.windows import WINDOW, joined, plan_with_smaller, window_plan
 from .model import DiceTalkModel, Shared
 
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
@@ -186,23 +186,19 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         )
 
     def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge):
-        sums, count = [torch.zeros_like(x) for _ in range(3 if two_way else 1)], x.new_zeros(len(x), 1, 1, 1)
-        for frames in self._windows:
+        def predicted(frames):
             # The row is used up at the first attempt: at a second one EasyCache would find that nothing has changed.
             _let_easycache_judge_by(judge.pop() if judge else None, options)
             parts = self._denoise(model, x[frames], timestep[frames], frames, branches, options)
-            sums[0][frames] += guide(parts, *scales)
-            if two_way:
-                sums[1][frames] += parts[CONDITIONAL]
-                sums[2][frames] += parts[UNCONDITIONAL]
-            count[frames] += 1
-        return [total.div_(count.clamp(min=1)) for total in sums]
+            return [guide(parts, *scales), *((parts[CONDITIONAL], parts[UNCONDITIONAL]) if two_way else ())]
+
+        return joined(self._windows, x, predicted)
 
     def _denoise(self, model, x, timestep, frames, branches, options):
         """Each branch's prediction for a window: ComfyUI batches them as memory allows, or one after the other."""
         parts = {}
         # ComfyUI begins with the last.
-        for group in [branches] if self._economy.together else [(branch,) for branch in reversed(branches)]:
+        for group in reversed(self._economy.groups(branches)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             conds = [self._conds(branch, frames, x.device) for branch in group]
             parts |= zip(group, comfy.samplers.calc_cond_batch(model, conds, x, timestep, options))

@@ -18,7 +18,7 @@ from dicetalk.emotion.files import save_emotion
 from dicetalk.emotion.value import Emotion
 from dicetalk.job import Job
 from dicetalk.media.container import read_metadata
-from dicetalk.render import Inputs, video_metadata
+from dicetalk.rendering import Inputs, video_metadata
 
 PORTRAIT, SPEECH = DEMO / "portrait.jpg", DEMO / "speech.flac"
 
@@ -89,7 +89,7 @@ def generate(tiny_checkpoint, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setattr("dicetalk.render.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("dicetalk.rendering.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
     monkeypatch.chdir(tmp_path)
 
     code, out, err = generate(**changes)
@@ -104,7 +104,7 @@ def test_bad_input_is_told_in_one_line(generate, tmp_path, monkeypatch, changes,
 @pytest.mark.parametrize("name", ["out.mp4.resume", "out.mp4.resume.old"])
 @pytest.mark.parametrize("resume", [None, True])
 def test_a_folder_where_the_steps_are_kept_is_refused_before_the_work(generate, tmp_path, monkeypatch, name, resume):
-    monkeypatch.setattr("dicetalk.render.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("dicetalk.rendering.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
     (tmp_path / name).mkdir()
     code, _, err = generate(resume=resume)
     assert code == 2

@@ -7,6 +7,7 @@ from project import STATE_DICTS
 from safetensors.torch import save_file
 
 from dicetalk.checkpoints.whisper import load_whisper_encoder
+from dicetalk.emotion.options import FPS
 from dicetalk.errors import InputError
 from dicetalk.model import audio
 from dicetalk.model.audio import AudioProjection, audio_features, feature_windows, num_frames, resample
@@ -275,7 +276,7 @@ def test_projection_names_features_of_another_whisper():
 
 
 def test_the_names_in_the_module_agree():
-    assert audio.SAMPLE_RATE / audio.FPS == audio.SAMPLES_PER_FRAME
+    assert audio.SAMPLE_RATE / FPS == audio.SAMPLES_PER_FRAME
 
 
 def test_pieces_are_the_whole_and_hold_no_more_than_their_30_seconds(encoder):

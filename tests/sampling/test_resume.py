@@ -76,7 +76,7 @@ def pipeline(tiny_checkpoint):
 def quick(monkeypatch, pipeline):
     """Every finished step is written; weights are loaded once; the UNet is light."""
     monkeypatch.setattr(resume, "SECONDS", 0)
-    monkeypatch.setattr("dicetalk.render.load_pipeline", lambda checkpoint, dtype, device: pipeline)
+    monkeypatch.setattr("dicetalk.rendering.load_pipeline", lambda checkpoint, dtype, device: pipeline)
     monkeypatch.setattr(DiceTalkUNet, "forward", light)
 
 
@@ -455,7 +455,7 @@ def test_a_state_that_cannot_be_written_is_told_once_and_the_run_goes_on(generat
 
 
 def test_a_disk_that_is_too_full_for_the_state_is_told_before_the_work(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr("dicetalk.render.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("dicetalk.rendering.load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
     usage = type("usage", (), {"free": 2 * state_bytes(5) - 1})
     monkeypatch.setattr("dicetalk.files.shutil.disk_usage", lambda folder: usage)
     code, _, err = generate()

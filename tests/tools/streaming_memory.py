@@ -1,7 +1,7 @@
 """Peak memory of decoding and writing clips of several lengths: `python tests/tools/streaming_memory.py 10 600`.
 
 Each length runs in a process of its own: one row each, in ComfyUI (`--door node`, COMFYUI_PATH has to be set) or as the
-command line does (`--door pipeline`: by its `render.write`, with sound from a file). In place of the decoder stands
+command line does (`--door pipeline`: by its `rendering.write`, with sound from a file). In place of the decoder stands
 one that merely enlarges the latents, and in place of the INTERP_MODEL one that takes means, so that the pictures can be
 large enough for those of a long clip to show if they were held: beside the peak stands what they would take. `--keep`
 holds them on purpose.
@@ -135,7 +135,7 @@ def through_pipeline(latents, sound, held, folder):
     from dicetalk.checkpoints.tiny import write_tiny_checkpoint
     from dicetalk.job import Job
     from dicetalk.pipeline import DiceTalkPipeline
-    from dicetalk.render import write
+    from dicetalk.rendering import write
     from dicetalk.sampling.decoding import CHUNK
 
     write_tiny_checkpoint(folder / "tiny")
