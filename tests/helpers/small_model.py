@@ -2,6 +2,7 @@
 
 import importlib
 
+import comfy_files
 import torch
 
 FRAMES = 7
@@ -95,3 +96,28 @@ class SmallModel:
                 Noise_RandomNoise(seed), guider, method, sigmas, latent
             ).result
         return out["samples"], denoised["samples"]
+
+
+def temporal_vae(fill, path, width=32):
+    """ComfyUI's VAE around a narrow temporal decoder, filled by `fill`; its encoder is written to `path`."""
+    import comfy.model_patcher
+    import comfy.sd
+    import comfy.utils
+    from comfy.ldm.models.autoencoder import AutoencodingEngine
+
+    comfy_files.write_small_vae(path)
+    vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(path)), dtype=torch.float32)
+    config = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width}
+    config |= {"ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+    vae.first_stage_model = fill(
+        AutoencodingEngine(
+            regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
+            encoder_config={"target": "comfy.ldm.modules.diffusionmodules.model.Encoder", "params": config},
+            decoder_config={
+                "target": "comfy.ldm.modules.temporal_ae.VideoDecoder",
+                "params": config | {"video_kernel_size": [3, 1, 1], "alpha": 0.0},
+            },
+        )
+    )
+    vae.patcher = comfy.model_patcher.CoreModelPatcher(vae.first_stage_model, vae.device, torch.device("cpu"))
+    return vae

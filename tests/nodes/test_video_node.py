@@ -12,7 +12,7 @@ import streaming_memory
 import torch
 from comfy_server import Interrupted
 from safetensors.torch import save_file
-from small_model import SmallModel
+from small_model import SmallModel, temporal_vae
 
 FRAMES, SIDE, RATE = 14, 8, 16000
 
@@ -33,30 +33,6 @@ def vae(small, tmp_path_factory):
     return temporal_vae(
         small.module("dicetalk.measure.verify").fill, tmp_path_factory.mktemp("vae") / "small.safetensors"
     )
-
-
-def temporal_vae(fill, path, width=32):
-    import comfy.model_patcher
-    import comfy.sd
-    import comfy.utils
-    from comfy.ldm.models.autoencoder import AutoencodingEngine
-
-    comfy_files.write_small_vae(path)
-    vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(path)), dtype=torch.float32)
-    config = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width}
-    config |= {"ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
-    vae.first_stage_model = fill(
-        AutoencodingEngine(
-            regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
-            encoder_config={"target": "comfy.ldm.modules.diffusionmodules.model.Encoder", "params": config},
-            decoder_config={
-                "target": "comfy.ldm.modules.temporal_ae.VideoDecoder",
-                "params": config | {"video_kernel_size": [3, 1, 1], "alpha": 0.0},
-            },
-        )
-    )
-    vae.patcher = comfy.model_patcher.CoreModelPatcher(vae.first_stage_model, vae.device, torch.device("cpu"))
-    return vae
 
 
 @pytest.fixture(scope="module")

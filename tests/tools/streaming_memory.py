@@ -104,7 +104,7 @@ def through_node(latents, sound, held, folder):
     import torch
     from dicetalk_pack.dicetalk.measure.verify import fill
     from dicetalk_pack.nodes.video import LatentVideo
-    from test_video_node import temporal_vae
+    from small_model import temporal_vae
 
     class Mean(torch.nn.Module):
         dtype = torch.float32
