@@ -109,7 +109,7 @@ def docs(arguments):
 
 
 def set_up_tests():
-    """Install what the tests need; the folder of the ComfyUI to test with, None if there is none to be had."""
+    """Install what the tests need; the folder of the ComfyUI to test with, None if none can be installed."""
     comfyui = find_comfyui()
     set_up("test", [TORCH, TESTED_PACK, TEST_TOOLS, *([["-r", comfyui / "requirements.txt"]] if comfyui else [])])
     if comfyui is None:

@@ -2,8 +2,8 @@
 
 ComfyUI-Manager and comfy-cli run this after requirements.txt; by hand: `python install.py`, with ComfyUI's Python.
 
-The newest diffusers asks for a newer huggingface_hub than older releases of transformers bear, and pip would put it in,
-after which ComfyUI could not import transformers any more; what scikit-image needs asks for a newer NumPy likewise. So
+The newest diffusers needs a newer huggingface_hub than older releases of transformers allow; pip would install it,
+after which ComfyUI could not import transformers any more; what scikit-image needs asks for a newer NumPy, too. So
 the newest releases are chosen that fit what is there.
 """
 

@@ -1,4 +1,4 @@
-"""Whether the libraries that this pack needs are installed, told in one line. None of them is imported for it."""
+"""Whether the libraries that this pack needs are installed, said in one line. None of them is imported for it."""
 
 import importlib.util
 import re

@@ -56,12 +56,12 @@ def free_memory(device) -> int | None:
 
 
 def fits(needed, free) -> bool:
-    """Whether memory suffices, a tenth being left to everything else; also where it is not known what is free."""
+    """Whether memory is enough, a tenth being left to everything else; also where it is not known what is free."""
     return free is None or needed <= 0.9 * free
 
 
 def require_memory(what, frames, each, free, shorter) -> None:
-    """InputError unless memory suffices for a clip.
+    """InputError unless there is enough memory for a clip.
 
     Without it a system ends the whole process, with no word.
 

@@ -174,14 +174,14 @@ class DiceTalkPipeline(DiffusionPipeline):
             decode_chunk_size: frames that are decoded at once, besides their context; see `decode`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called with the pipeline, the step, its timestep and {"latents": (N + 25, 4, H/8,
-                W/8)} after each step; may return {"latents": …} to go on with.
-            start: go on with an interrupted run: the number of steps done, and the latents that `callback_on_step_end`
+                W/8)} after each step; may return {"latents": …} to continue with.
+            start: resume an interrupted run: the number of steps done, and the latents that `callback_on_step_end`
                 got after them. Noise is not needed then.
-            smaller_windows: when memory runs out although the three branches are computed one after the other, go on
+            smaller_windows: when memory runs out although the three branches are computed one after the other, continue
                 with windows of fewer frames, which changes the result, instead of an error.
 
         Raises:
-            InputError: an argument cannot be used; the message names it. Or memory ran out, or is known not to suffice
+            InputError: an argument cannot be used; the message names it. Or memory ran out, or is known to be too small
                 for so long a clip, or values came out that are not finite.
         """
         if output_type not in _OUTPUT_TYPES:
@@ -289,7 +289,7 @@ class DiceTalkPipeline(DiffusionPipeline):
             (up to chunk_size, 3, 8h, 8w) float32 in 0..1, on the CPU.
 
         Raises:
-            InputError: memory does not suffice for one frame alone, or the VAE gave values that are not finite.
+            InputError: memory is too small for one frame, or the VAE gave values that are not finite.
         """
         _check_chunk(chunk_size)
 
@@ -310,7 +310,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         )
 
     def _require_memory(self, portrait, audio, emotion, output_type):
-        """InputError unless memory suffices for what stays of each frame, before any work is done."""
+        """InputError unless there is memory for what stays of each frame, before any work is done."""
         pixels = portrait.image.width * portrait.image.height
         # Beside a GPU the noise and the result, as the code has it; not measured.
         copies = LATENT_COPIES if self._execution_device.type == "cpu" else 2

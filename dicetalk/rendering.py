@@ -53,7 +53,7 @@ def render(
 
     Args:
         job: the job.
-        resume: go on from the last kept step of a run that was interrupted; from the start when there is none.
+        resume: resume an interrupted run from its last saved step; without one, start at the beginning.
         say: gets each line that tells what is read and done; printed when None.
         warn: gets the line that says how an unexpected end can be resumed; printed to standard error when None.
         named: how an error calls a field of the job, for instance "--seed" for "seed".
@@ -180,7 +180,7 @@ def checkpoint_stamp(checkpoint):
 
 
 def begin(run, resume, say):
-    """The steps that an interrupted run had done, and its latents, if it is to go on; what is done, in one line."""
+    """The steps that an interrupted run had done, and its latents, if it is to resume; what is done, in one line."""
     run.require_names()
     if resume:
         start = run.load()
@@ -188,15 +188,15 @@ def begin(run, resume, say):
             say(f"Note: there is no interrupted run at {run.path}, so this one starts at the beginning.")
             run.require_space()
         else:
-            say(f"Going on after step {run.done} of {run.steps}.")
+            say(f"Resuming after step {run.done} of {run.steps}.")
         return start
     left = run.left_behind()
     if left == 0:
         say(f"Note: {run.path} is a damaged state of an interrupted run, and is replaced.")
     elif left is not None:
         say(
-            f"Note: {run.path} holds {left} steps of an interrupted run; this one starts anew, and puts them aside as "
-            f"{run.aside.name} until it is finished. To go on with that one, stop now and add --resume."
+            f"Note: {run.path} holds {left} steps of an interrupted run; this one starts again, and keeps them as "
+            f"{run.aside.name} until it is finished. To resume that one, stop now and add --resume."
         )
     run.require_space()
     return None
@@ -269,7 +269,7 @@ def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:
     checkpoint, portrait = inputs.checkpoint, inputs.portrait
     return job.settings() | {
         "version": __version__,
-        "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which tells two of one name apart
+        "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which distinguishes two of one name
         "untrained": checkpoint.untrained,
         "face": list(portrait.face_box),
         "crop_box": list(portrait.crop_box),

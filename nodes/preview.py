@@ -20,7 +20,7 @@ def shown(picture, cls):
 
 
 def shown_emotion(emotion, priors, cls):
-    """The `ui` that shows an emotion by the eight, or none where the priors have no other than neutral to tell from."""
+    """The `ui` that shows an emotion by the eight, or none where the priors hold only neutral."""
     if "neutral" not in priors or len(priors.keys() & set(NAMES)) == 1:
         return None
     draw = timeline_picture if isinstance(emotion, EmotionTimeline) else emotion_picture

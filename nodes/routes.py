@@ -73,7 +73,7 @@ class Download:
                 error = str(problem)
             else:
                 logging.exception("DICE-Talk: the download failed")
-                error = f"The download failed ({type(problem).__name__}: {problem}); ComfyUI's log tells more."
+                error = f"The download failed ({type(problem).__name__}: {problem}); see ComfyUI's log."
         with self._lock:
             self.state, self.file, self.error = "idle", None, error
 

@@ -20,7 +20,7 @@ from ..dicetalk.sampling.finite import require_finite_frames
 
 InterpModel = io.Custom("INTERP_MODEL")
 _NOT_FINITE_REMEDY = (
-    "start ComfyUI with --fp32-vae, or load the VAE's file anew; the sampled latent is kept for the next run"
+    "start ComfyUI with --fp32-vae, or load the VAE's file again; the sampled latent is kept for the next run"
 )
 _REMEDY = "make smaller pictures, or start ComfyUI with --cpu-vae; the sampled latent is kept for the next run"
 
@@ -252,7 +252,7 @@ def _cancellable(model):
 
 @contextmanager
 def _silent():
-    """Keep what runs for each chunk from starting the progress bar anew."""
+    """Keep what runs for each chunk from restarting the progress bar."""
     hook = comfy.utils.PROGRESS_BAR_HOOK
     comfy.utils.set_progress_bar_global_hook(None)
     try:

@@ -79,7 +79,7 @@ def test_the_options_of_a_clip_need_a_clip(tmp_path):
     for name in ("a.png", "a.wav"):
         (tmp_path / name).write_bytes(b"1")
     files = {field: tmp_path / name for field, name in FILES.items()}
-    with pytest.raises(InputError, match="landmarks tells how a clip is read, and emotion names none"):
+    with pytest.raises(InputError, match="landmarks sets how a clip is read, and emotion names none"):
         Job(**files, landmarks="x.csv").check_files()
     Job(**files).check_files()
 

@@ -130,7 +130,7 @@ function progress() {
     const stop = element("button", { type: "button", onclick: () => ask(`${ROUTE}/cancel`, "POST") }, "Cancel");
     return [
         element("div", { class: "dicetalk-said" }, element("p", { "aria-live": "polite" }), element("progress", { "aria-label": "Download" })),
-        element("div", { class: "dicetalk-row" }, stop, element("small", {}, "What is fetched is kept: it can go on another time.")),
+        element("div", { class: "dicetalk-row" }, stop, element("small", {}, "What is fetched is kept: it can resume another time.")),
     ];
 }
 

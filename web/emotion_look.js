@@ -1,4 +1,4 @@
-// How emotions look in the editors. Colours never stand alone: a name is always beside them.
+// How emotions look in the editors. Colours are never alone: a name is always beside them.
 
 const COLOURS = {
     angry: "#e2504c",

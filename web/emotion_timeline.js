@@ -1,5 +1,5 @@
 // The editor of DICE-Talk Emotion Timeline: keyframes over the speech. The node's text is the one value; the editor
-// reads it, and writes it anew after each edit.
+// reads it, and writes it again after each edit.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";

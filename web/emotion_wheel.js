@@ -97,7 +97,7 @@ class Wheel {
         const anchor = Math.abs(x) < 8 ? "middle" : x > 0 ? "start" : "end";
         const name = drawing("tspan", { x }, mood);
         const share = drawing("tspan", { x, dy: 12, class: "dicetalk-share" });
-        // Above the disc the two lines stand on the rim, below they hang from it.
+        // Above the disc the two lines are on the rim, below they hang from it.
         const top = y < -RADIUS ? y - 8 : y > RADIUS * 0.8 ? y + 6 : y;
         return drawing("text", { x, y: top, "text-anchor": anchor, class: "dicetalk-label" }, name, share);
     }

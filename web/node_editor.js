@@ -53,7 +53,7 @@ export function addEditor(node, name, content, height) {
 
 /** The nodes of a type in the open workflow, those in its subgraphs among them. */
 export function nodesOf(kind) {
-    // Asked anew each time: nodes in a subgraph are not told when their graph makes room for another.
+    // Asked each time: nodes in a subgraph are not notified when their graph makes room for another.
     const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
     return graphs.flatMap((graph) => graph.nodes.filter((node) => node.comfyClass === kind));
 }

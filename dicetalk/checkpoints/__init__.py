@@ -1,4 +1,4 @@
-"""Files of weights: where they lie, how they are read, and how a file becomes a module, or one clear error.
+"""Files of weights: where they are, how they are read, and how a file becomes a module, or one clear error.
 
 The names below load their modules, and the libraries behind them, when they are first used.
 """

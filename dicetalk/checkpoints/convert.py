@@ -50,7 +50,7 @@ def convert_checkpoint(
         parts = [(part, source, _target(source, output)) for part, source in _part_sources(checkpoint).items()]
         for part, source, target in parts:
             if target != source:
-                _read_part(part, source, dtype)  # what is wrong with any of them is told before one is written
+                _read_part(part, source, dtype)  # what is wrong with any of them is reported before one is written
         for part, source, target in parts:
             report(target, _convert_part(part, source, target, dtype, on_bytes or (lambda count: None)))
         for source in _prior_sources(checkpoint):
@@ -61,7 +61,7 @@ def convert_checkpoint(
     except OSError as error:
         place = error.filename or output or checkpoint.root
         raise InputError(
-            f"{place} cannot be read or written ({error.strerror or error}). Run the command again when that is mended."
+            f"{place} cannot be read or written ({error.strerror or error}). Run the command again when that is fixed."
         ) from None
 
 

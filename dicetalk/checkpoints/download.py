@@ -2,7 +2,7 @@
 
 The parts, Whisper and Stable Video Diffusion come from the Hugging Face hub, through `huggingface_hub`; the emotion
 priors from the authors' repository on GitHub, at a fixed commit. Every file's size and checksum are compared with what
-the hub, or this module, says. An interrupted download goes on where it stopped.
+the hub, or this module, says. An interrupted download resumes where it stopped.
 """
 
 import functools
@@ -64,7 +64,7 @@ PRIOR_SHA256 = {
 GROUPS = (*HUB_FILES, "emotions")
 
 _TIMEOUT = 10  # seconds without an answer, as huggingface_hub waits for files
-_TRIES = 5  # in a row that bring nothing new
+_TRIES = 5  # in a row that give nothing new
 _PAUSE = 1  # seconds between two tries
 _PIECE = 8192  # bytes, of which a stall may cost one, with huggingface_hub before 1.0; later ones hand on what comes
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
@@ -75,7 +75,7 @@ class RemoteFile:
     """A file to fetch.
 
     Attributes:
-        target: where it will lie.
+        target: where it will be.
         source: the repository, for people.
         url: where it is.
         size: in bytes.
@@ -150,11 +150,11 @@ def fetch(file: RemoteFile, on_bytes=None) -> None:
     Args:
         file: of `plan_download`.
         on_bytes: called with the number of its bytes that are here, with every piece that comes in and before every
-            try; what it raises ends the download, which can go on from there another time.
+            try; what it raises ends the download, which can resume there another time.
 
     Raises:
         InputError: no connection, no access, another size or checksum than announced (what came is removed then),
-            another process is fetching the same file, or the disk is full. Run again, a file from the hub goes on where
+            another process is fetching the same file, or the disk is full. Run again, a file from the hub resumes where
             it stopped.
     """
     if _is_whole(file.target):
@@ -169,7 +169,7 @@ def fetch(file: RemoteFile, on_bytes=None) -> None:
 
 
 def _is_there(output, place):
-    """Whether a checkpoint has a file, as published or converted; parts may also lie in the folder itself."""
+    """Whether a checkpoint has a file, as published or converted; parts may also be in the folder itself."""
     targets = [output / place]
     if place.startswith("DICE-Talk/"):
         targets.append(output / targets[0].name)
@@ -231,7 +231,7 @@ def _hub_files(repository, missing, endpoint, on_request):
         checksum = f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}"
         if not isinstance(entry.size, int) or entry.size < 1 or not _CHECKSUM.fullmatch(checksum):
             raise InputError(
-                f"The Hugging Face hub does not tell the size and the checksum of {name} in {repository}, and without "
+                f"The Hugging Face hub does not give the size and the checksum of {name} in {repository}, and without "
                 "them it is not fetched. Start the download again later, or fetch the file by hand."
             )
         url = hf_hub_url(repository, entry.rfilename, revision=info.sha, endpoint=endpoint)
@@ -306,7 +306,7 @@ def _held(part, file):
 
 
 class _Cut(Exception):
-    """The line was cut, or there is none; says what a person would be told."""
+    """The line was cut, or there is none; says what a person would read."""
 
 
 class _TooLong(Exception):
@@ -314,7 +314,7 @@ class _TooLong(Exception):
 
 
 def _complete(part, file, on_bytes):
-    """Fetch what a partial file lacks. All that comes in is kept; after a cut it goes on from there."""
+    """Fetch what a partial file lacks. All that comes in is kept; after a cut it resumes there."""
     tries = 0
     with open(part, "ab") as stream:
         furthest = stream.tell()
@@ -323,7 +323,7 @@ def _complete(part, file, on_bytes):
             try:
                 with closing(_pieces(file, done)) as pieces:
                     for start, piece in pieces:
-                        if start < stream.tell():  # the server began anew
+                        if start < stream.tell():  # the server began at the start
                             stream.seek(start)
                             stream.truncate()
                         if start + len(piece) > file.size:

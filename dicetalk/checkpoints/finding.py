@@ -1,8 +1,8 @@
-"""Checkpoints: where they lie and what they hold.
+"""Checkpoints: where they are and what they hold.
 
 A checkpoint is a folder in the published layout. What it lacks of the folders below, it shares with others beside it.
 
-    DICE-Talk/{unet,pose_guider,audio_linear,emo_model}.pth or .safetensors; they may also lie in the folder itself
+    DICE-Talk/{unet,pose_guider,audio_linear,emo_model}.pth or .safetensors; they may also be in the folder itself
     whisper-tiny/                        the Whisper encoder, as openai/whisper-tiny
     stable-video-diffusion-img2vid-xt/   VAE, CLIP vision tower and scheduler of SVD-XT, diffusers layout
     emotions/                            the emotion priors (also ``examples/emo/`` beside the folder)

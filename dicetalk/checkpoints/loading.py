@@ -87,7 +87,7 @@ def _first_few(names, count=3) -> str:
 
 
 def _kind(names, part) -> str | None:
-    """What else a file with these tensor names is, if that can be told."""
+    """What else a file with these tensor names is, if it is recognized."""
 
     def any_has(*fragments):
         return any(fragment in name.lower() for name in names for fragment in fragments)
@@ -132,7 +132,7 @@ def build_part(part: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
         state_dict: its tensors (on any device; only names and shapes are used).
 
     Raises:
-        KeyError: a tensor that tells a size is missing. (`fitted_part` turns this into an InputError.)
+        KeyError: a tensor that shows a size is missing. (`fitted_part` turns this into an InputError.)
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     with torch.device("meta"):

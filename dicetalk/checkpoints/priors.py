@@ -28,7 +28,7 @@ def read_gaussian(path) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean and deviation of an emotion, from a file; nothing that the file asks for is run.
 
     Args:
-        path: .npy (the published form, or a plain float array) or .safetensors with "mu" or "mean", and perhaps
+        path: .npy (the published form, or a plain float array) or .safetensors with "mu" or "mean", and optionally
             "deviation". Arrays of shape (256,) or (1, 256).
 
     Returns:
@@ -78,7 +78,7 @@ def load_prior(path):
     A saved emotion (`dicetalk.emotion.save_emotion`) keeps its provenance; another file's is its name and SHA-256.
 
     Raises:
-        InputError: as `read_gaussian`; or the file is named as one of the eight, from which all others are told, and
+        InputError: as `read_gaussian`; or the file is named as one of the eight, with which others are compared, and
             holds a timeline or a mix by tokens.
     """
     from ..emotion.files import load_emotion

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _MOST_TENSORS = 5_000  # the largest part, the UNet, has 1,556
-_LARGEST_PICKLE = 16 * 2**20  # the UNet's is some 200 kB
+_LARGEST_PICKLE = 16 * 2**20  # the UNet's is about 200 kB
 _ASKED_FOR_TENSORS = {
     "collections OrderedDict",
     "torch.storage UntypedStorage",
@@ -23,7 +23,7 @@ class Unreadable(Exception):
 
 
 def read_tensors(path) -> dict[str, Tensor]:
-    """Tensors of a file of weights, memory-mapped: safetensors or PyTorch's zip format, told apart by their content.
+    """Tensors of a file of weights, memory-mapped: safetensors or PyTorch's zip format, recognized by their content.
 
     A dictionary wrapped as ``{"state_dict": …}`` is unwrapped.
 

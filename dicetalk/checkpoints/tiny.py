@@ -43,7 +43,7 @@ trained weights.
 
 
 def write_tiny_checkpoint(folder, seed=0, on_step=None) -> None:
-    """Write a complete tiny checkpoint, some 40 MB.
+    """Write a complete tiny checkpoint, about 40 MB.
 
     Args:
         folder: made if missing; an earlier tiny checkpoint in it is replaced.
@@ -142,7 +142,7 @@ def _write_whisper(folder, seed):
         decoder_start_token_id=3,
     )
     tensors = _filled(WhisperForConditionalGeneration(config), seed).state_dict()
-    del tensors["proj_out.weight"]  # the token embedding once more
+    del tensors["proj_out.weight"]  # the token embedding again
     _save_pretrained(config, tensors, folder / WHISPER_FOLDER, "model.safetensors")
 
 
@@ -207,7 +207,7 @@ STEPS = {
 
 
 def emotion_means(seed=0) -> dict[str, np.ndarray]:
-    """Name → (256,) float32: eight means that lie to each other roughly as the published priors do.
+    """Name → (256,) float32: eight means with roughly the geometry of the published priors.
 
     They have norms about 13.7 and correlate pairwise at 0.91 to 0.99, since all share one large component; in what is
     left, anger, disgust and sadness are alike, and fear and surprise.

@@ -12,7 +12,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="write a new, complete checkpoint folder (by default the new files lie beside those that they come from)",
+        help="write a new, complete checkpoint folder (default: the new files are written next to the old ones)",
     )
     parser.add_argument(
         "--dtype",

@@ -1,6 +1,6 @@
-"""Fetch what a checkpoint lacks: DICE-Talk's four parts, Whisper and Stable Video Diffusion from the Hugging Face hub,
-and the emotion priors from the authors' repository. Says what and how much before it starts. Files that are there stay
-as they are; an interrupted download goes on where it stopped."""
+"""Download what a checkpoint lacks: DICE-Talk's four parts, Whisper and Stable Video Diffusion from the Hugging Face
+hub, and the emotion priors from the authors' repository. Lists the files and their sizes before it starts. Existing
+files stay as they are; an interrupted download resumes where it stopped."""
 
 HELP = "fetch the published checkpoint, or what is missing of it"
 

@@ -12,7 +12,7 @@ def add_arguments(parser):
 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    show = actions.add_parser("show", help="tell what an emotion is, and which codes of the bank it uses")
+    show = actions.add_parser("show", help="describe an emotion, and list which codes of the bank it uses")
     show.add_argument("emotion", metavar="EMOTION", help="text or a saved emotion")
     show.add_argument("--top", type=int, default=8, metavar="N", help="how many codes to list (default: %(default)s)")
 
@@ -53,7 +53,7 @@ def add_arguments(parser):
         help="compare the codes' usage, the tokens that come out, or the emotions themselves (default: %(default)s)",
     )
     bank.add_argument(
-        "--raw", action="store_true", help="compare emotions as they are, not what tells them from neutral"
+        "--raw", action="store_true", help="compare emotions as they are, not how they differ from neutral"
     )
 
     for action in (show, mix, bank):
@@ -179,7 +179,7 @@ def _bank(args):
         vectors = bank_vectors(model, [*emotions, priors["neutral"].with_bank(bank)], args.space)
         matrix = correlation(vectors[:-1], vectors[-1])
     else:
-        raise InputError("The priors lack neutral, from which emotions are told apart; compare them with --raw.")
+        raise InputError("The priors lack neutral, with which emotions are compared; compare them with --raw.")
     title = f"Correlation of the {args.space}" + ("" if args.raw else ", as it differs from neutral")
     _print_matrix(matrix, labels, title)
     save_png(correlation_image(matrix, labels, title), args.output)
@@ -251,7 +251,7 @@ def _describe(emotion, priors):
 
 
 def _nearest(emotion, priors, count=3):
-    """The presets nearest by distance, with that and the correlation of what tells both from neutral."""
+    """The presets nearest by distance, with that and the correlation of how both differ from neutral."""
     from ..model.bank import correlation
 
     neutral = priors["neutral"].mean

@@ -65,12 +65,12 @@ def add_arguments(parser):
     add(
         "--resume",
         action="store_true",
-        help="go on with a run that was interrupted, from its last kept step; without one, start at the beginning",
+        help="resume an interrupted run from its last saved step; without one, start at the beginning",
     )
     add(
         "--smaller-windows",
         action="store_true",
-        help="if memory does not suffice for windows of 25 frames, use shorter ones, which changes the result",
+        help="if memory is too small for windows of 25 frames, use shorter ones, which changes the result",
     )
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     add("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")

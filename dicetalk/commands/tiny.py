@@ -1,4 +1,4 @@
-"""Write a complete tiny, untrained checkpoint (some 40 MB) in the published layout, to try things out without the real
+"""Write a complete tiny, untrained checkpoint (about 40 MB) in the published layout, to try things out without the real
 weights. Pictures made with it are noise."""
 
 HELP = "write a tiny, untrained checkpoint to try things out with"

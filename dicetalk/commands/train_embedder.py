@@ -5,7 +5,7 @@ them: ACTOR/video/VIEW/EMOTION/LEVEL/CLIP.mp4 and ACTOR/audio/EMOTION/LEVEL/CLIP
 Faces come from a file of blendshapes beside the clip (CLIP.csv, .npy or .safetensors, or
 ACTOR/landmarks/EMOTION/LEVEL/CLIP.csv), or are found by MediaPipe (--face-landmarker). Features are computed once and
 kept. The same command runs in many processes, on one machine or several: accelerate launch -m dicetalk train-embedder
-DATA … On several machines, DATA, --cache and --output must lie in folders that all of them share.
+DATA … On several machines, DATA, --cache and --output must be in folders that all of them share.
 
 --synthetic needs no DATA: it proves the training on made-up clips with known identities and emotions."""
 
@@ -434,7 +434,7 @@ def _put_earlier_aside(args, accelerator):
     state = _state(args)
     if accelerator.is_main_process and state and not args.resume and os.path.exists(state):
         os.replace(state, f"{state}.old")
-        print(f"Note: {state} is of an earlier training. This one starts anew, and that one is now {state}.old.")
+        print(f"Note: {state} is of an earlier training. This one starts again, and that one is now {state}.old.")
 
 
 def _report_folder(args):

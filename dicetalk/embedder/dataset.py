@@ -90,7 +90,7 @@ def find_recordings(folder, view="front"):
 
 
 def _files(folder):
-    """Paths of the files below a folder and the folders that it links to, as deep as recordings lie."""
+    """Paths of the files below a folder and the folders that it links to, as deep as recordings are."""
     for at, folders, names in os.walk(folder, followlinks=True):
         depth = len(Path(at).relative_to(folder).parts)
         folders[:] = [name for name in folders if depth < _DEPTH and (depth or name != CACHE)]

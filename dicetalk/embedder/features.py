@@ -62,7 +62,7 @@ def whole(clip, encoder, on_progress=None):
 
 
 def whisper_digest(encoder):
-    """Tells Whisper models apart, whatever file they came in: 16 hexadecimal digits of a SHA-256."""
+    """Identifies a Whisper model, whatever file it came in: 16 hexadecimal digits of a SHA-256."""
     weight = encoder.conv1.weight.detach().to("cpu", torch.float32).contiguous()
     return hashlib.sha256(weight.numpy().tobytes()).hexdigest()[:16]
 

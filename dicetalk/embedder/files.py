@@ -131,7 +131,7 @@ def load_embedder(path, whisper=None, device="cpu"):
 
     Args:
         path: the .safetensors file that `python -m dicetalk train-embedder` wrote.
-        whisper: the encoder (`dicetalk.checkpoints.load_whisper_encoder`), the folder it lies in, or None for that
+        whisper: the encoder (`dicetalk.checkpoints.load_whisper_encoder`), the folder it is in, or None for that
             of the checkpoint that is found first. It is loaded when a clip with sound is read.
         device: where the embedder and Whisper compute; an encoder that is given is moved there.
 

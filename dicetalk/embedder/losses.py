@@ -21,7 +21,7 @@ def contrastive_loss(mean, emotions, actors, temperature):
     """Supervised contrastive loss (Khosla et al. 2020, L_out) between actors.
 
     A clip's positives are the clips of its emotion by other actors; clips of its emotion by its own actor are left out,
-    so that nothing is gained by knowing who acts. Alike is what lies near: the similarity is minus the squared distance
+    so that nothing is gained by knowing who acts. Alike is what is near: the similarity is minus the squared distance
     in the emotion space, where neutral has a place (its residual has no direction that a cosine could use).
 
     Args:
@@ -60,13 +60,13 @@ def reverse_gradient(values, weight):
 
 
 class IdentityCritic(nn.Module):
-    """Tells who acts from what the emotion leaves unsaid: how a clip's code deviates from its emotion's others.
+    """Recognizes who acts by what the emotion does not explain: how a clip's code deviates from its emotion's others.
 
-    A classifier by least squares (ridge regression on one-hot actors), fitted anew to the latest codes before each
+    A classifier by least squares (ridge regression on one-hot actors), fitted again to the latest codes before each
     step: a critic that is itself trained step by step lags behind the embedder, and reversing its errors then rewards
     noise. It sees the code, of which mean and log-variance are affine functions, less the average code of the clip's
     emotion and scaled to the spread of what is left, so that it does not go blind as deviations shrink; and, since
-    how identity shows may depend on the emotion, the same once more with weights for each emotion.
+    how identity shows may depend on the emotion, the same again with weights for each emotion.
 
     Args:
         actors: how many there are to choose from.
@@ -105,7 +105,7 @@ class IdentityCritic(nn.Module):
             centres, spread, weights = self._fitted(self.codes[:known], *self.labels[:known].T)
             guess = self._shown(code, emotions, centres, spread) @ weights
             loss = (self._target(actors) - guess).square().sum(-1).mean() / (1 - 1 / self.actors)
-            # Least squares that know nothing err by 1 + weights / codes on other codes. What errs by clearly more is
+            # Least squares that know nothing have an error of 1 + weights / codes on other codes. Clearly more is
             # no better hidden: it has run away from the codes that the critic knows, which must not be rewarded.
             loss = loss.clamp(max=1 + _SLACK * len(weights) / known)
         places = (self.seen + torch.arange(count, device=code.device)) % memory

@@ -47,11 +47,11 @@ class EmotionEmbedder(nn.Module):
     """Visual and audio tokens → mean and log-variance of a Gaussian in the 256-d emotion space.
 
     The mean is the neutral prior plus a residual that the network computes. The released priors share one large
-    component (norm 13.7) and differ by residuals of norm 3.4 to 5.1, in which alone the emotion lies. So a network that
-    has learned nothing says "neutral", its whole range goes to what tells emotions apart, and what it gives lies where
+    component (norm 13.7) and differ by residuals of norm 3.4 to 5.1, which alone hold the emotion. So a network that
+    has learned nothing says "neutral", its whole range goes to how emotions differ, and what it gives is where
     the released UNet knows its way, however unusual a clip is. The residual's size is in units of the priors' own
     residuals, so that training starts at the right scale. Residual and log-variance are both affine functions of one
-    narrow code, so that whoever has freed the code of identity has freed both.
+    narrow code, so that freeing the code of identity frees both.
 
     Tensors: `anchors` (emotions, 256) are the priors it was trained towards, in the order of `config.emotions`;
     `visual_mean`, `visual_deviation`, `audio_mean`, `audio_deviation` standardize the tokens.
@@ -111,7 +111,7 @@ class EmotionEmbedder(nn.Module):
 
 
 class Tokens(nn.Module):
-    """A modality's features, standardized, projected, and told when they are."""
+    """A modality's features, standardized, projected, with their times."""
 
     def __init__(self, features, width):
         super().__init__()

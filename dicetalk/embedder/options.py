@@ -40,7 +40,7 @@ class ClipOptions:
         for option in fields(ClipOptions):
             if getattr(self, option.name) != option.default:
                 raise InputError(
-                    f"{named(option.name)} tells how a clip is read, and {named(field)} names none: "
+                    f"{named(option.name)} sets how a clip is read, and {named(field)} names none: "
                     f"write {named(field)} clip:FILE."
                 )
 

@@ -24,9 +24,9 @@ def together(compute):
     return value
 
 
-def check_same(value, told):
-    """InputError that says `told`, in all processes, unless a JSON value is the same in each."""
+def check_same(value, message):
+    """InputError that says `message`, in all processes, unless a JSON value is the same in each."""
     from accelerate.utils import gather_object
 
     if len(set(gather_object([json.dumps(value)]))) > 1:
-        raise InputError(told)
+        raise InputError(message)

@@ -13,7 +13,7 @@ from .features import pieces, whisper_digest
 from .model import RATE
 
 HOP = 12  # tokens from one window to the next: 0.96 s
-_TOLERANCE = 0.05  # of the priors' mean distance to neutral; a timeline's keys that others tell as well are left out
+_TOLERANCE = 0.05  # of the priors' mean distance to neutral; a timeline's keys that others show as well are left out
 _FOREIGN = 0.5  # distance, of a prior to that of the training, from which on it is another one
 CUES = {"face": (True, False), "voice": (False, True), "combined": (True, True)}
 
@@ -84,7 +84,7 @@ class LearnedEmbedder:
         notes = [*clip.notes(), *notes]
         if sums is None:
             raise NoCue(
-                " ".join([f"Nothing in {clip.name} tells an emotion: no face is seen, no voice heard.", *notes])
+                " ".join([f"Nothing in {clip.name} shows an emotion: no face is seen, no voice heard.", *notes])
             )
         tracks = {cue: np.stack([row[cue] for row in rows]) for cue in CUES}
         for cue, title in (("face", "No face was seen"), ("voice", "The sound is silent")):
@@ -185,7 +185,7 @@ class LearnedEmbedder:
         return mean.cpu().double().numpy(), log_variance.cpu().double().exp().numpy()
 
     def _place(self, mean):
-        """Where a mean lies along the directions in which the priors differ, in units of their distance to neutral."""
+        """Where a mean is along the directions in which the priors differ, in units of their distance to neutral."""
         return (mean - self._neutral) @ self._axes
 
     def _emotion(self, mean, variance, weights, clip_name):

@@ -191,7 +191,7 @@ def probe(value, chance):
 
 
 def table(results):
-    """The ablations' table in markdown: title → results, one for each seed. Several are told by mean and range."""
+    """The ablations' table in markdown: title → results, one for each seed. Several are shown by mean and range."""
     heads = ["", "emotion accuracy", "macro F1", "face alone", "voice alone", "identity probe", "× chance"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for title, each in results.items():

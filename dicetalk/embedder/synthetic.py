@@ -1,11 +1,11 @@
-"""A synthetic set of clips with known factors, to prove the training on where no real recordings can be had.
+"""A synthetic set of clips with known factors, to prove the training on where there are no real recordings.
 
 Every clip has an identity and an emotion, and both shape its face and its voice strongly:
 
     expression = intensity × envelope(t) × (emotion's code × identity's gain + identity's own way of showing it)
     signal(t)  = expression + identity's resting look + the take's setting + speech(t) + noise
 
-The identity's resting look lies partly in the directions of the expressions, so that one person at rest looks like
+The identity's resting look is partly in the directions of the expressions, so that one person at rest looks like
 another one's emotion; speech moves what expressions move; and each map from factors to features ends in a
 nonlinearity. Identities of the test set occur nowhere else.
 """

@@ -117,7 +117,7 @@ def new_embedder(config, anchors, clips, seed):
 
 @torch.no_grad()
 def _point_at(embedder, anchors):
-    """Let the code's first numbers stand for the directions in which the priors differ, one each."""
+    """Let the code's first numbers be the directions in which the priors differ, one each."""
     residuals = anchors - embedder.neutral
     _, sizes, directions = torch.linalg.svd(residuals, full_matrices=False)
     count = min(len(anchors) - 1, embedder.config.code)
@@ -166,7 +166,7 @@ def train(embedder, clips, options, accelerator, state=None, save_every=200, res
     done, history, stretch = together(lambda: _load_state(state, run, objective, optimizer) if found else (0, [], []))
     check_same(
         done,
-        f"The processes do not find the same state of the training in {state}: it must lie in a folder that all "
+        f"The processes do not find the same state of the training in {state}: it must be in a folder that all "
         "machines share.",
     )
     wrapped, optimizer = accelerator.prepare(objective, optimizer)

@@ -210,7 +210,7 @@ def _check_shapes(shapes, float32):
 def _value(record, rows, kinds=("timeline", "token mix", "emotion")):
     kind = record["kind"]
     if kind not in kinds:
-        raise InputError(f"its metadata describes {reprlib.repr(kind)} where one of {', '.join(kinds)} can stand.")
+        raise InputError(f"its metadata describes {reprlib.repr(kind)} where one of {', '.join(kinds)} belongs.")
     labels = {"name": record["name"], "provenance": record["provenance"]}
     if kind == "timeline":
         keys = [TimelineKey(k["time"], _value(k["emotion"], rows, kinds[1:]), k["easing"]) for k in record["keys"]]

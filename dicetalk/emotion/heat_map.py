@@ -16,7 +16,7 @@ _INK = (30, 30, 30)
 def correlation_image(matrix, labels, title=""):
     """A labelled heat map of correlations: (N, N) numbers from -1 (blue) over 0 (white) to 1 (red), as a PIL image.
 
-    Each cell shows its number; a dash stands for NaN.
+    Each cell shows its number; a dash means NaN.
     """
     return _heat_map(np.asarray(matrix, float), labels, labels, title, (-1.0, 0.0, 1.0), cell=(58, 42), numbers=True)
 

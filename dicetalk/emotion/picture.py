@@ -43,7 +43,7 @@ def weights_of_eight(means, priors):
 
 
 def emotion_picture(emotion, priors, title=""):
-    """One bar for each of the eight, as a PIL image some 450 pixels wide.
+    """One bar for each of the eight, as a PIL image about 450 pixels wide.
 
     Args:
         emotion: an Emotion or TokenMix.
@@ -55,13 +55,13 @@ def emotion_picture(emotion, priors, title=""):
 
 
 def timeline_picture(timeline, priors, title=""):
-    """The eight as stacked areas over time, as a PIL image some 600 pixels wide; dashed lines are the keys."""
+    """The eight as stacked areas over time, as a PIL image about 600 pixels wide; dashed lines are the keys."""
     from PIL import Image, ImageDraw
 
     first, last = timeline.keys[0].time, timeline.keys[-1].time
     end = last + max(0.15 * last, 0.5)
     moments = (np.arange(_SAMPLES) + 0.5) * end / _SAMPLES
-    # Outside the keys nothing changes, and so nothing is computed anew.
+    # Outside the keys nothing changes, and so nothing is computed again.
     means = np.stack([timeline.at(moment).mean.numpy() for moment in moments.clip(first, last)])
     weights, rest = weights_of_eight(means, priors)
     names = list(COLOURS)[::-1]  # neutral at the bottom
@@ -144,7 +144,7 @@ def bars(labels, values, title="", note="", percent=False):
 
 
 def _note(rest):
-    return f"{rest:.0%} of it lies outside the eight" if rest >= 0.01 else ""
+    return f"{rest:.0%} of it is outside the eight" if rest >= 0.01 else ""
 
 
 def _shortened(text, most):

@@ -11,7 +11,7 @@
                                                       days), and how each emotion is reached from the one before:
                                                       linear (when none is said), smooth or step
 
-This module needs no PyTorch and no emotion: `parse_text` can tell a wrong text at once. `resolve` makes it a value.
+This module needs no PyTorch and no emotion: `parse_text` can refuse a wrong text at once. `resolve` makes it a value.
 """
 
 import difflib
@@ -34,7 +34,7 @@ _SPACE = re.compile(r"\s*")
 
 @dataclass(frozen=True)
 class Named:
-    """An emotion by its name, at an intensity. `position` is where it stands in the text, from 0."""
+    """An emotion by its name, at an intensity. `position` is where it is in the text, from 0."""
 
     name: str
     intensity: float = 1.0

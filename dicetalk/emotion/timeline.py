@@ -32,7 +32,7 @@ class TimelineKey:
     def __post_init__(self):
         object.__setattr__(self, "time", check_number(self.time, 0.0, LONGEST, "time of an emotion in a timeline"))
         if not isinstance(self.emotion, (Emotion, TokenMix)):
-            raise InputError("A timeline is made of single emotions; it cannot hold another timeline.")
+            raise InputError("A timeline consists of single emotions; it cannot hold another timeline.")
         if self.easing not in EASINGS:
             raise InputError(f"The easing must be one of {', '.join(EASINGS)}, not {reprlib.repr(self.easing)}.")
 

@@ -120,7 +120,7 @@ class Emotion(_Compared):
         return replace(self, mean=mean, deviation=deviation.clamp(min=0))
 
     def varied(self, seed, strength=1.0):
-        """The emotion with its mean drawn anew: mean + strength × deviation × standard normal numbers.
+        """The emotion with its mean drawn again: mean + strength × deviation × standard normal numbers.
 
         Args:
             seed: a whole number; the same one gives the same draw.
@@ -182,7 +182,7 @@ class TokenMix(_Compared):
 
     @property
     def mean(self):
-        """(256,): the weighted mean of the parts' means, which says where the mix lies; its tokens differ."""
+        """(256,): the weighted mean of the parts' means, which says where the mix is; its tokens differ."""
         return sum(weight * emotion.mean.double() for weight, emotion in self.parts).float()
 
     def _each(self, change):

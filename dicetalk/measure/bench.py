@@ -132,7 +132,7 @@ def bench(workload, device, repeats=3, compiled=False, on_counted=lambda counts,
         A dict that goes into JSON as it is; times in seconds, sizes in bytes, None for what was not measured.
 
     Raises:
-        InputError: the memory does not suffice.
+        InputError: there is not enough memory.
     """
     counts = {kind: count(kind, workload) for kind in (STOCK, DICETALK)}
     if repeats:

@@ -193,7 +193,7 @@ def _plain_arithmetic():
 
 
 def filled_tensor(name, shape):
-    """The stand-in for a published tensor: normal noise from a generator seeded with the name's CRC-32, scaled by role.
+    """A replacement of a published tensor: normal noise from a generator seeded with the name's CRC-32, scaled by role.
 
     Args:
         name: the tensor's name in the published file (`conv_in.weight`; Whisper's under `encoder.`).

@@ -140,7 +140,7 @@ def _cut_and_resample(blocks, start, length, path):
         raise InputError(f"The audio track of {path} holds no sound that can be decoded: export it again.")
     if seen <= first:
         raise InputError(
-            f"The audio's start, {start:g} s, lies past the end of {path}, which lasts {seen / rate:.2f} s: "
+            f"The audio's start, {start:g} s, is past the end of {path}, which lasts {seen / rate:.2f} s: "
             "start earlier."
         )
     pieces.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
@@ -153,7 +153,7 @@ def _cut_and_resample(blocks, start, length, path):
 
 
 def _require_memory(held, path):
-    """InputError unless memory suffices for so many samples, and for the whole that they are joined to."""
+    """InputError unless there is memory for so many samples, and for the whole that they are joined to."""
     require_memory(
         f"{path}, as far as it was read,",
         num_frames(held),
@@ -167,7 +167,7 @@ def read_sound(path, start=0.0):
     """The sound of a file as it is there, for a video that is made from it.
 
     Args:
-        path: audio or video file; `dicetalk.media.audio.load_audio` tells whether it can be read.
+        path: audio or video file; `dicetalk.media.audio.load_audio` checks whether it can be read.
         start: where to start, in seconds.
 
     Returns:
@@ -181,7 +181,7 @@ def read_sound(path, start=0.0):
 
 
 def _sound_blocks(path, skip, rate, layout):
-    from .audio import SteadyResampler  # which brings PyTorch
+    from .audio import SteadyResampler  # which imports PyTorch
 
     resampler = SteadyResampler(layout, rate)
     with open_media(path) as container:

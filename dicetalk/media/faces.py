@@ -9,7 +9,7 @@ _HOW_TO_TELL = "with --face x1,y1,x2,y2 (in ComfyUI with the input bboxes or mas
 
 # The face search. The cascade runs on small copies of the image first, so that a portrait's one large face is found
 # before any texture that looks like a small one. A true face is hit by many neighbouring windows, at several sizes of
-# the copy; a chance likeness by few. Chosen on some 350 pictures with and without faces.
+# the copy; a chance likeness by few. Chosen on about 350 pictures with and without faces.
 _SEARCHES = (  # short sides of the copies, hits that make a face
     ((160, 192, 232), 24),
     ((320, 384), 20),

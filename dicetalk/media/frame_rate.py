@@ -43,7 +43,7 @@ def double_frame_rate(frames):
         while (between := interpolator.pull()) is not None:
             yield waiting.pop(0)
             yield between
-    # minterpolate looks one frame ahead and drops the end: the last frame once more makes it finish the last pair.
+    # minterpolate looks one frame ahead and drops the end: the last frame given again makes it finish the last pair.
     interpolator.push(waiting[-1])
     interpolator.push(None)
     while len(waiting) > 1:

@@ -72,7 +72,7 @@ def _to_rgb(image):
 
 
 def _scale_to_8_bits(image):
-    """Greyscale of more than 8 bits → mode L. A float image's largest value tells if it ends at 1, 255 or 65535.
+    """Greyscale of more than 8 bits → mode L. A float image's largest value shows if it ends at 1, 255 or 65535.
 
     A part at a time, since as float64 a large photograph takes gigabytes.
     """

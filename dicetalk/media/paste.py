@@ -23,21 +23,21 @@ def paste_back(frames, background, crop_box, feather=FEATHER, on_piece=None):
         crop_box: x1, y1, x2, y2 in whole pixels of the background.
         feather: width of the faded edge, a share of the crop's shorter side from 0 to 0.5. The frames come in from
             nothing at the crop's edge to all at this distance inside it, along 3t² - 2t³.
-        on_piece: called with (frames done, frames in all) as the work goes on.
+        on_piece: called with (frames done, frames in all) during the work.
 
     Returns:
         (max(N, M), height, width, 3) of the background's type and on its device. Besides it, little is held at once.
 
     Raises:
         InputError: a feather out of its range, a crop that is not inside the background, or a result for which memory
-            does not suffice.
+            is not enough.
     """
     if not 0 <= feather <= MAX_FEATHER:
         raise InputError(f"The feather must be a number from 0 to {MAX_FEATHER:g}, not {feather!r}.")
     height, width = background.shape[1:3]
     left, top, right, bottom = crop_box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise InputError(f"The crop {tuple(crop_box)} does not lie inside the picture, which is {width}×{height}.")
+        raise InputError(f"The crop {tuple(crop_box)} is not inside the picture, which is {width}×{height}.")
     weights = edge_weights(crop_box, (width, height), feather).to(background)[..., None]
     total, piece = max(len(frames), len(background)), max(1, _PIECE // ((right - left) * (bottom - top)))
     _require_memory(total, background)
@@ -70,7 +70,7 @@ def edge_weights(crop_box, image_size, feather):
 
     Args:
         crop_box: x1, y1, x2, y2 in whole pixels.
-        image_size: width, height of the picture; edges of the crop that lie on its edges are not faded.
+        image_size: width, height of the picture; edges of the crop on its edges are not faded.
         feather: share of the crop's shorter side.
     """
     left, top, right, bottom = crop_box

@@ -1,4 +1,4 @@
-"""The portrait: where the face is, what is cut out, and the mask that tells the model where to move.
+"""The portrait: where the face is, what is cut out, and the mask of where the model may move it.
 
 A box is (x1, y1, x2, y2) in pixels of the image as the user gave it. All geometry is plain arithmetic on numbers.
 """
@@ -118,7 +118,7 @@ def check_box(box, image_size):
         raise InputError(f"{name} is inverted or empty: x1,y1 is its top left corner and x2,y2 its bottom right one.")
     width, height = image_size
     if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        raise InputError(f"{name} lies outside the image, which is {width}×{height} pixels.")
+        raise InputError(f"{name} is outside the image, which is {width}×{height} pixels.")
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     if min(x2 - x1, y2 - y1) < _SMALLEST_FACE:
         raise InputError(f"{name} covers less than {_SMALLEST_FACE} pixels of the image: give a larger box.")

@@ -1,4 +1,4 @@
-"""Video files out of frames, H.264 and AAC in an MP4 unless told otherwise; streaming, with FFmpeg through PyAV."""
+"""Video files out of frames, H.264 and AAC in an MP4 by default; streaming, with FFmpeg through PyAV."""
 
 import contextlib
 import itertools
@@ -135,7 +135,7 @@ def _same_priority():
     """Keep the priority of this thread, and give it to those that are started meanwhile.
 
     Where it may, as root on Linux, SVT-AV1 makes its threads real-time ones, and the calling thread too, for good:
-    whatever that computes or starts later then comes before all else on the machine, which can stand still for it.
+    whatever that computes or starts later then comes before all else on the machine, which can freeze.
     """
     threads = Path("/proc/self/task")
     if not (hasattr(os, "sched_setscheduler") and threads.is_dir()):
@@ -160,7 +160,7 @@ class _Pictures:
         self.fps = Fraction(fps).limit_denominator(1001)
         options = {}
         if encoding.container == "mp4":
-            # The index can move to the front only of a file, which is opened once more for it.
+            # The index can move to the front only of a file, which is opened again for it.
             options["movflags"] = "use_metadata_tags" + ("+faststart" if isinstance(target, str) else "")
         with write_errors(path):
             self.container = av.open(target, "w", format=FORMATS[encoding.container], options=options)

@@ -57,7 +57,7 @@ def correlation(vectors, origin=None):
 
     Args:
         vectors: (N, numbers).
-        origin: (numbers,), taken off all of them; neutral's vector leaves what tells emotions apart, because all share
+        origin: (numbers,), taken off all of them; neutral's vector leaves how emotions differ, because all share
             one large component.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Emotion classifiers that a person brings: Hugging Face model folders for images of faces or for voices.
+"""Emotion classifiers that a person supplies: Hugging Face model folders for images of faces or for voices.
 
 A folder holds what `save_pretrained` writes: config.json, safetensors weights, and the preprocessor's JSON. Nothing is
 fetched, and no code in the folder is ever run. The model's labels are mapped to the eight emotions.
@@ -60,7 +60,7 @@ def to_emotions(probabilities, matrix):
     """(n, labels) probabilities of a model → (n, 8), rows sum to 1.
 
     A model says which of the emotions that it knows is shown, not whether it is one of these: the emotions without a
-    label get 1/8 each, and the others share the rest. Rows of which all lies on other labels ("bored") become even.
+    label get 1/8 each, and the others share the rest. Rows with only other labels ("bored") become even.
     """
     known = matrix.any(0)
     shares = np.asarray(probabilities, dtype=np.float64) @ matrix

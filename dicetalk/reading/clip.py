@@ -36,7 +36,7 @@ BLENDSHAPES = (
 
 
 class NoCue(InputError):
-    """Nothing in the clip tells an emotion."""
+    """Nothing in the clip shows an emotion."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Reading:
         emotion: the Emotion, or the EmotionTimeline that follows the clip.
         times: (steps,) seconds, the middle of each step.
         tracks: cue → (steps, 8) weights over time, rows of NaN where the cue says nothing; at least "combined",
-            and "face" and "voice" where the embedder tells them apart. In the order to show them.
+            and "face" and "voice" where the embedder separates them. In the order to show them.
         weights: cue → (8,) weights for the whole clip; the cues are those of `tracks`.
         sureness: cue → 0 (knows nothing) to 1 (certain, all the time); the cues are those of `tracks`.
         notes: sentences that a person should read: what was missing, and what was done about it.

@@ -26,7 +26,7 @@ from .clip import BLENDSHAPES, NoCue, Reading, check_seconds
 STEP = 0.5  # seconds
 
 # How far each expert is trusted: the exponent of what it says, 0 to 1. By judgement, from what is known of people, who
-# tell the basic emotions better from faces than from voices (Scherer, "Vocal communication of emotion: A review of
+# show the basic emotions better from faces than from voices (Scherer, "Vocal communication of emotion: A review of
 # research paradigms", Speech Communication 40, 2003). Prosody carries arousal more than valence: `voice` lets it say no
 # more than that, and half of it counts.
 RELIABILITY = {"face actions": 0.8, "face model": 0.8, "voice model": 0.7, "prosody": 0.5}
@@ -35,7 +35,7 @@ CUES = {"face": ("face actions", "face model"), "voice": ("voice model", "prosod
 _DOUBT = 0.03  # of what an expert says is spread evenly: none is so sure that it overrules all others
 
 _SMOOTHING = 1.0  # seconds, the deviation of the Gaussian that smooths a timeline
-_TOLERANCE = 0.03  # of a weight; a timeline's keys that the others tell as well are left out
+_TOLERANCE = 0.03  # of a weight; a timeline's keys that the others show as well are left out
 _DIGITS = 3  # of an emotion's weights
 
 _MOST_KEYS = 2000
@@ -71,7 +71,7 @@ class Evidence:
             )
         said, notes = self._ask(clip, on_progress)
         if not said:
-            raise NoCue(" ".join([f"Nothing in {clip.name} tells an emotion.", *notes]))
+            raise NoCue(" ".join([f"Nothing in {clip.name} shows an emotion.", *notes]))
         steps = max(len(shares) for shares, _ in said.values())
         tracks, exponents, weights = {}, [], {}
         for cue, names in CUES.items():
@@ -197,7 +197,7 @@ def _prosody(clip, tell):
     if not notes and np.nanmean(speech) < _MOSTLY_SPEECH:
         notes = ["The sound does not go like speech, so little or nothing was taken from it."]
     elif not notes:
-        notes = ["Of the voice, only how aroused it sounds was read, which tells little on its own."]
+        notes = ["Of the voice, only how aroused it sounds was read, which says little on its own."]
     return shares, speech, notes
 
 
@@ -346,7 +346,7 @@ def follow(times, track, priors, name):
     padded = np.pad(filled, ((reach, reach), (0, 0)), mode="edge")
     smooth = np.stack([np.convolve(column, kernel / kernel.sum(), "valid") for column in padded.T], axis=1)
     rows = few_turns(times, smooth, _TOLERANCE)
-    times = times.clip(max=LONGEST)  # the middle of the last step may lie beyond
+    times = times.clip(max=LONGEST)  # the middle of the last step may be beyond
     keys = [TimelineKey(float(times[row]), matching(smooth[row], priors, f"read from {name}")) for row in rows]
     if len({key.emotion for key in keys}) == 1:
         keys = keys[:1]
@@ -361,7 +361,7 @@ def few_turns(times, track, tolerance):
 
 
 def turns(times, track, tolerance):
-    """Numbers of the rows, (n, columns) at (n,) seconds, that tell all others by lines between them, no number off by
+    """Numbers of the rows, (n, columns) at (n,) seconds, that give all others by lines between them, no number off by
     more than `tolerance`.
 
     Douglas and Peucker, "Algorithms for the reduction of the number of points", Cartographica 10, 1973.

@@ -5,8 +5,8 @@ California at San Francisco, 1983; see also Ekman, Friesen and Hager, FACS Inves
 units (AU) move together in each emotion, with reduced forms of them. Contempt is the one that moves one side of the
 face (Ekman and Friesen, "A new pan-cultural facial expression of emotion", Motivation and Emotion 10, 1986).
 
-A blendshape stands for the action unit that moves the same part of the face. ARKit has none of its own for AU23 (lips
-tightened) and AU24 (lips pressed): mouthPress stands for both. MediaPipe's blendshapes for AU6 and AU9 are reported to
+A blendshape means the action unit that moves the same part of the face. ARKit has none of its own for AU23 (lips
+tightened) and AU24 (lips pressed): mouthPress is used for both. MediaPipe's blendshapes for AU6 and AU9 are reported to
 stay near 0, and AU5's often so, which is why each emotion has forms that go without them.
 
 The numbers below (spread, strengths, rest) are this project's choice, not fitted to recordings.
@@ -51,10 +51,10 @@ PROTOTYPES = {
 }
 STRENGTHS = (0.3, 0.6, 0.9)  # of a movement: slight, marked, strong; equally likely
 
-# How far a feature may stray from its prototype. Speech moves the lower face whatever the emotion, most of all the jaw.
+# How far a feature may vary from its prototype. Speech moves the lower face whatever the emotion, most of all the jaw.
 _SPREAD = dict.fromkeys(FEATURES, 0.2) | {"10": 0.25, "16": 0.35, "17": 0.25, "20": 0.25, "24": 0.25, "26": 0.4}
 
-# What a face at rest shows, before its own rest is known: lids are rarely wide open. A person's own rest may lie above
+# What a face at rest shows, before its own rest is known: lids are rarely wide open. A person's own rest may be above
 # it by no more than _MOST_REST, so that one who smiles all the time is still smiling.
 _REST = dict.fromkeys(FEATURES, 0.05) | {"7": 0.25}
 _MOST_REST = 0.2

@@ -1,4 +1,4 @@
-"""A reference clip from files: a video, sound or picture file, and perhaps a file of landmarks beside it."""
+"""A reference clip from files: a video, sound or picture file, and optionally a file of landmarks beside it."""
 
 from pathlib import Path
 

@@ -19,9 +19,9 @@ def read_landmarks(path):
     """Blendshapes from a file.
 
     .npy: (frames, 52) numbers, columns as MediaPipe orders them (`clip.BLENDSHAPES`).
-    .csv: a head with the blendshapes' names, such as jawOpen or JawOpen (Live Link Face), in any order, and perhaps a
-    column time, seconds or timestamp in seconds; other columns are passed over. Empty fields mean no face.
-    .safetensors: a tensor "blendshapes", (frames, 52), and in the metadata perhaps "fps" and "names", the columns'
+    .csv: a first row with the blendshapes' names, such as jawOpen or JawOpen (Live Link Face), in any order, and
+    optionally a column time, seconds or timestamp in seconds; other columns are passed over. Empty fields mean no face.
+    .safetensors: a tensor "blendshapes", (frames, 52), and in the metadata optionally "fps" and "names", the columns'
     names with commas between them.
     A row of NaN is a frame without a face.
 

@@ -1,6 +1,6 @@
 """How a voice sounds: windows of sound, and the emotions that its prosody goes with.
 
-Prosody tells how aroused a speaker is far better than whether the speaker feels well or ill: anger, fear, joy and
+Prosody shows how aroused a speaker is far better than whether the speaker feels well or ill: anger, fear, joy and
 surprise all raise pitch, its range, loudness, rate and the share of high frequencies, and sadness lowers them (Scherer,
 "Vocal communication of emotion", Speech Communication 40, 2003; Juslin and Laukka, "Communication of emotions in vocal
 expression and music performance", Psychological Bulletin 129, 2003). So nothing but arousal is taken from it here, in
@@ -24,7 +24,7 @@ AROUSAL = {  # against conversation, in deviations of the measures below
 _SPREAD = 0.6  # of the arousal that speakers show in one and the same emotion
 
 # Measure → its weight, usual value and deviation in conversation. The pitch and the loudness of a voice at rest differ
-# too much by speaker and microphone: both are compared with the clip's own median, so they tell its course only.
+# too much by speaker and microphone: both are compared with the clip's own median, so they show its course only.
 _MEASURES = {
     "pitch range": (0.25, 2.0, 1.0),  # deviation in semitones, of the voiced parts of a window
     "pitch": (0.2, 0.0, 3.0),  # semitones from the clip's median
@@ -73,7 +73,7 @@ def is_silent(samples):
 
 
 class Prosody:
-    """Hears one window after the other, then tells the emotions of all; it keeps six numbers a window."""
+    """Hears one window after the other, then gives the emotions of all; it keeps six numbers a window."""
 
     def __init__(self):
         self._heard = []
@@ -137,7 +137,7 @@ def _measure(samples):
 
 def _likeness_to_speech(level, voiced):
     """0 to 1, after Scheirer and Slaney, "Construction and evaluation of a robust multifeature speech/music
-    discriminator", ICASSP 1997: speech is partly voiced, swells some 4 times a second, and has many quiet moments.
+    discriminator", ICASSP 1997: speech is partly voiced, swells about 4 times a second, and has many quiet moments.
 
     Singing, or music that pulses so, can pass for speech; speech over music mostly does too.
     """

@@ -67,7 +67,7 @@ class Conditions:
 
 
 def _pick(tokens: Tensor, unconditional: Tensor, frames: Sequence[int], told: bool) -> Tensor:
-    """The tokens of these frames; the unconditional ones past the end, and everywhere when not told."""
+    """The tokens of these frames; the unconditional ones past the end, and everywhere in an unconditional branch."""
     if not told:
         return unconditional.expand(len(frames), -1, -1)
     return torch.cat([tokens[f : f + 1] if f < len(tokens) else unconditional for f in frames])

@@ -82,7 +82,7 @@ class Counts:
 class ActivationTracker(TorchDispatchMode):
     """Adds up the storages that operations allocate, until they are freed: `peak` is the most at any time, in bytes.
 
-    It sees every tensor that an operation returns, on any device, also where no memory stands behind it; not the
+    It sees every tensor that an operation returns, on any device, also where it has no memory; not the
     scratch memory that a kernel takes and gives back inside one operation. Storages that existed before, such as
     weights and inputs, are not counted.
     """

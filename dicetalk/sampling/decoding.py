@@ -72,7 +72,7 @@ def decode_in_chunks(
     remedy: str = "",
     fits: int | None = None,
 ) -> Iterator[Tensor]:
-    """Decode latents chunk by chunk. Where memory runs out, go on with chunks of half the size, at last less context.
+    """Decode latents chunk by chunk. Where memory runs out, use chunks of half the size, at last less context.
 
     Args:
         decode: (n, …) latents → (n, …) frames, decoded together.
@@ -81,16 +81,16 @@ def decode_in_chunks(
         context: frames to either side that are decoded with a chunk, at least; see `context_frames`. Chunks that were
             halved get no more, and those of one frame get less where memory asks for it.
         start, stop: the frames wanted, of N; the chunks are those of the whole clip.
-        out_of_memory: tells that error from others, which are raised on.
+        out_of_memory: recognizes that error among others, which are raised on.
         release: called before a smaller chunk is tried.
         remedy: what else could help, for the error's end.
-        fits: frames that memory is known to suffice for; small pictures get no more context than that.
+        fits: frames that memory is known to be enough for; small pictures get no more context than that.
 
     Yields:
         (up to size, …) frames.
 
     Raises:
-        InputError: memory does not even suffice for one frame alone.
+        InputError: memory is too small for even one frame.
     """
     count, (height, width) = len(latents), latents.shape[-2:]
     stop = count if stop is None else stop
@@ -107,7 +107,7 @@ def decode_in_chunks(
         if frames is None:
             if size == 1 and wide == 0:
                 raise InputError(
-                    f"Memory does not even suffice for decoding one frame of {8 * width}×{8 * height} pixels: close "
+                    f"Memory is too small for decoding even one frame of {8 * width}×{8 * height} pixels: close "
                     f"what else uses it, or {remedy}."
                 )
             release()

@@ -97,7 +97,7 @@ def too_large(device, width, height, frames, needed, free, smaller_size, smaller
     advice = [smaller_size(side) if side else "use a device with more memory"]
     advice += [smaller_windows] * (smaller_windows is not None)
     return InputError(
-        f"The memory of {device} does not suffice for {frames} frames of {width}×{height} pixels in one branch"
+        f"The memory of {device} is too small for {frames} frames of {width}×{height} pixels in one branch"
         f"{figures}: close what else uses it, {', or '.join(advice)}."
     )
 

@@ -86,11 +86,11 @@ def sample(
             `SCHEDULER_CONFIG`.
         guidance_interval: lowest and highest sigma that are guided, see `scales_at`.
         on_step: called after each step with its index, its timestep and the latents (N + window, 4, h, w);
-            returns the latents to go on with.
+            returns the latents to continue with.
         on_window: called after each window with the number of windows done and of all.
         device: where to compute, the UNet's own when None.
         start: the number of steps that are done, and the latents (N + window, 4, h, w) that `on_step` got after them;
-            goes on from there, with a scheduler that remembers no earlier steps (Euler) bit for bit as if never
+            resumes there, with a scheduler that remembers no earlier steps (Euler) bit for bit as if never
             interrupted. The noise is not used then.
         smaller_windows: whether windows may become shorter when memory runs out, see
             `dicetalk.sampling.economy.Economy`. Then the windows that touch nothing that is kept are computed too:

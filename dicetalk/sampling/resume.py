@@ -1,4 +1,4 @@
-"""Going on with an interrupted run: its state is kept in a file beside the output until the output is written.
+"""Resuming an interrupted run: its state is kept in a file beside the output until the output is written.
 
 The file is a safetensors file with the latents, and in its metadata how many steps they have behind them and all that
 they depend on. Reading it executes nothing.
@@ -73,7 +73,7 @@ class Run:
         return self.done == self.steps
 
     def load(self):
-        """Go on from the file that an interrupted run left.
+        """Resume from the file that an interrupted run left.
 
         Returns:
             The number of steps done, and the latents after them, float32 on the CPU; None when there is no file.
@@ -114,7 +114,7 @@ class Run:
         require_space(self.path.parent, 2 * 4 * math.prod(self.shape))
 
     def step(self, done, latents) -> None:
-        """Note that `done` steps are done; the state is written when it is time. A failure is told once."""
+        """Note that `done` steps are done; the state is written when it is time. A failure is reported once."""
         self.done, self._latents = done, latents
         if not self.finished and time.monotonic() - self._written < self.seconds:
             return
@@ -133,17 +133,17 @@ class Run:
         return self.kept > 0
 
     def rescue(self) -> str:
-        """Keep what is done, after something ended the run, and say how to go on; "" when nothing is done."""
+        """Keep what is done, after something ended the run, and say how to resume; "" when nothing is done."""
         try:
             if not self.keep():
                 return ""
         except InputError as error:
             return f"The {self.done} of {self.steps} steps cannot be kept: {error}"
         what = "All sampling steps are" if self.kept == self.steps else f"{self.kept} of {self.steps} steps are"
-        return f"{what} kept in {self.path}: the same command with --resume goes on from there."
+        return f"{what} kept in {self.path}: the same command with --resume continues from there."
 
     def remove(self) -> None:
-        """The output is written: the state has served, and so has one that was put aside for it."""
+        """The output is written: the state has served, and so has one that was renamed for it."""
         self.path.unlink(missing_ok=True)
         self.aside.unlink(missing_ok=True)
 
@@ -162,7 +162,7 @@ class Run:
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         with write_errors(self.path):
-            if self.kept == 0 and self.path.exists():  # of an earlier run, with which this one did not go on
+            if self.kept == 0 and self.path.exists():  # of an earlier run, which this one did not resume
                 os.replace(self.path, self.aside)
             # Not by the safetensors library, which leaves a temporary file of its own behind when it is killed.
             with written_beside(self.path) as part, open(part, "wb") as file:
@@ -198,7 +198,7 @@ class Run:
     def _damaged(self, reason):
         return InputError(
             f"{self.path} is not the readable state of an interrupted run ({reason}): delete it, or run without "
-            "--resume, to start anew."
+            "--resume, to start at the beginning."
         )
 
     def _check_settings(self, record):
@@ -214,7 +214,7 @@ class Run:
         if different:
             raise InputError(
                 f"{self.path} is of a run with other settings: {'; '.join(different)}. Set them as they were, or run "
-                "without --resume to start anew."
+                "without --resume to start at the beginning."
             )
 
 

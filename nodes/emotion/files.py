@@ -28,7 +28,7 @@ def emotion_folders():
 
 
 def saved_emotions():
-    """Name → path of the saved emotions, by name. Looked up anew each time, as files come and go."""
+    """Name → path of the saved emotions, by name. Looked up again each time, as files come and go."""
     files = {}
     for folder in reversed(emotion_folders()):
         files.update({name: saved_path(folder, name) for name in saved_names(folder)})
@@ -41,7 +41,7 @@ def emotion_library(dicetalk):
 
 
 def fingerprint(names):
-    """Name → SHA-256 of the file for those among the names that are saved: differs once one is saved anew."""
+    """Name → SHA-256 of the file for those among the names that are saved: differs once one is saved again."""
     files = saved_emotions()
     return {name: sha256_of(files[name]) for name in names if name in files}
 

@@ -39,12 +39,12 @@ def register_embedder_folders():
 
 
 def embedders():
-    """Name → path of the trained embedders. Looked up anew each time, as files come and go."""
+    """Name → path of the trained embedders. Looked up again each time, as files come and go."""
     return _found(EMBEDDERS, lambda path: path.suffix == SUFFIX and path.is_file())
 
 
 def classifiers():
-    """Name → path of the classifiers' folders, likewise."""
+    """Name → path of the classifiers' folders, in the same way."""
     return _found(CLASSIFIERS, lambda path: (path / "config.json").is_file())
 
 
@@ -113,7 +113,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
                 FaceLandmarks.Input(
                     "face_landmarks",
                     optional=True,
-                    tooltip="From Detect Face Landmarks (MediaPipe): its blendshapes tell the expression without the "
+                    tooltip="From Detect Face Landmarks (MediaPipe): its blendshapes show the expression without the "
                     "identity. Of several faces, the largest is followed.",
                 ),
                 FaceDetectionModel.Input(
@@ -172,7 +172,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
             reading = reader.read(clip, dicetalk.priors, mode == TIMELINE, _progress())
         except NoCue as error:
             raise InputError(
-                f"{error} The sockets that bring something to read: face_landmarks or face_detection_model for the "
+                f"{error} The inputs that can be read: face_landmarks or face_detection_model for the "
                 "face, audio or video for the voice."
             ) from None
         picture = torch.from_numpy(np.array(chart(reading, clip.name), dtype=np.float32) / 255)[None]
@@ -188,7 +188,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
 def _chosen(embedder, face_model, voice_model):
     """EVIDENCE or an embedder's path; face_model and voice_model → a folder or None. InputError for what is not there.
 
-    None, as long as another node's answer is not known, stands for nothing.
+    None, as long as another node's answer is not known, means nothing.
     """
     if embedder not in (None, EVIDENCE):
         if embedder not in list(embedders()):
@@ -228,7 +228,7 @@ def _clip(fps, video, images, audio, face_landmarks, face_detection_model):
     if video is not None and images is not None:
         raise InputError("Both video and images are wired, and both are the clip's pictures: wire one of them.")
     if face_landmarks is not None and face_detection_model is not None:
-        raise InputError("face_landmarks and face_detection_model both bring the face: wire one of them.")
+        raise InputError("face_landmarks and face_detection_model both give the face: wire one of them.")
     frames = sound = seconds = rate = None
     name, blendshapes, notes = "the clip", None, tuple
     if isinstance(video, InputImpl.VideoFromFile):

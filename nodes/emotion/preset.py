@@ -76,7 +76,7 @@ def variation_inputs():
             display_mode=io.NumberDisplay.slider,
             optional=True,
             advanced=True,
-            tooltip="How far the emotion may stray within its spread: 0 is the emotion itself, 1 draws from its "
+            tooltip="How far the emotion may vary within its spread: 0 is the emotion itself, 1 draws from its "
             "Gaussian. The eight published emotions have no spread, so on them it changes nothing; a mix by moments "
             "has the spread between its parts.",
         ),

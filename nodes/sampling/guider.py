@@ -282,11 +282,11 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
 
 
 class _NoConds(list):
-    """Stands for the conditions, which differ from window to window, where ComfyUI hands them to a function."""
+    """Placeholder for the conditions, which differ from window to window, where ComfyUI hands them to a function."""
 
     def __iter__(self):
         raise InputError(
-            "A node on the MODEL wants to call the model once more for its own guidance (as PAG and SAG do), which "
+            "A node on the MODEL wants to call the model again for its own guidance (as PAG and SAG do), which "
             "DICE-Talk's windows do not allow: remove it."
         )
 
@@ -304,7 +304,7 @@ def _let_easycache_judge_by(row, model_options):
 def _prepare_for(rows):
     """Plan memory for `rows` latents at once, and for the clip's own.
 
-    ComfyUI makes room for twice what it is told here, and loads no more weights than leave room for once that, since it
+    ComfyUI makes room for twice what it reads here, and loads no more weights than leave room for once that, since it
     can halve what is computed at once. One branch of a window and the clip's own latents cannot be halved.
     """
 

@@ -49,7 +49,7 @@ class Blender(AlphaBlender):
 
 
 class NativeUNet(DiceTalkUNet):
-    """The UNet, made of ComfyUI's operations and called the way ComfyUI calls a diffusion model.
+    """The UNet, built from ComfyUI's operations and called the way ComfyUI calls a diffusion model.
 
     Frames are ComfyUI's batch: latents are (batch·frames, channels, height, width).
     """

@@ -24,11 +24,11 @@ COPIES, COPIES_BESIDE_GPU = 11, 5
 
 def _inputs():
     return [
-        io.Model.Input("model", tooltip="From Load DICE-Talk; LoRA, compile and cache nodes may stand between."),
+        io.Model.Input("model", tooltip="From Load DICE-Talk; LoRA, compile and cache nodes may be in between."),
         DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
         Portrait.Input("portrait", tooltip="From DICE-Talk Portrait."),
         Audio.Input("audio_features", tooltip="From DICE-Talk Audio Features; gives the number of frames."),
-        Emotion.Input("emotion", tooltip="From DICE-Talk Emotion and its kin."),
+        Emotion.Input("emotion", tooltip="From DICE-Talk Emotion or another emotion node."),
         io.Float.Input(
             "reference_scale",
             default=REFERENCE_SCALE,
@@ -111,7 +111,7 @@ def _window_inputs():
             default=False,
             optional=True,
             advanced=True,
-            tooltip="When memory does not suffice even for one branch at a time, go on with windows of 13, 7 or 4 "
+            tooltip="When memory is too small even for one branch at a time, use windows of 13, 7 or 4 "
             "frames instead of 25, which changes the result. Off, that is an error.",
         ),
     ]
@@ -165,7 +165,7 @@ def make_guider(
 
 
 def _require_memory(model, frames, latent, tokens, emotion):
-    """InputError unless memory suffices for the clip's latents, and a timeline's tokens; a GPU's are not counted.
+    """InputError unless there is memory for the clip's latents, and a timeline's tokens; a GPU's are not counted.
 
     Args:
         latent, tokens: of one frame, (1, 4, h, w) and (1, tokens, dim).

@@ -72,7 +72,7 @@ HOSTILE = "../../../../tmp/x"
 )
 def test_a_hub_that_tells_no_size_or_checksum_is_not_asked_for_the_file(hub, tmp_path, changes):
     announced(hub, **changes)
-    with pytest.raises(InputError, match="does not tell the size and the checksum of unet.pth in EEEELY/DICE-Talk"):
+    with pytest.raises(InputError, match="does not give the size and the checksum of unet.pth in EEEELY/DICE-Talk"):
         plan_download(tmp_path, ["dice-talk"], endpoint=hub.endpoint)
     assert files(tmp_path) == {}
 

@@ -95,7 +95,7 @@ def test_without_landmarks_the_voice_is_read(command, clip):
     "arguments, told",
     [
         (["nowhere.mp4"], "nowhere.mp4 cannot be read"),
-        ([DEMO / "portrait.jpg"], "Nothing in portrait.jpg tells an emotion. The face was not read"),
+        ([DEMO / "portrait.jpg"], "Nothing in portrait.jpg shows an emotion. The face was not read"),
         ([DEMO / "speech.flac", "--chart", "chart.jpg"], "--chart is chart.jpg"),
         ([DEMO / "speech.flac", "--output", "emotion.txt"], "--output is emotion.txt"),
         ([DEMO / "speech.flac", "--embedder", "lost.safetensors"], "--embedder is lost.safetensors: no such file"),
@@ -153,8 +153,8 @@ def test_a_video_is_made_with_the_emotion_of_a_clip(command, clip, tmp_path):
     [
         (["clip:nowhere.mp4"], "--emotion is nowhere.mp4, which does not exist"),
         ([f"clip:{DEMO / 'README.md'}"], "README.md cannot be read as video"),
-        (["happy", "--timeline"], "--timeline tells how a clip is read, and --emotion names none"),
-        (["happy", "--face-model", "x"], "--face-model tells how a clip is read"),
+        (["happy", "--timeline"], "--timeline sets how a clip is read, and --emotion names none"),
+        (["happy", "--face-model", "x"], "--face-model sets how a clip is read"),
     ],
 )
 def test_bad_clips_are_told_before_a_video_is_made(command, tmp_path, emotion, told):

@@ -391,7 +391,7 @@ def test_one_cue_alone(path, priors, encoder):
     unseen = embedder.read(Clip(blendshapes=faces(50, value=np.nan), audio=sound(2.0)), priors)
     assert list(unseen.tracks) == ["voice", "combined"] and "No face was seen." in unseen.notes
     for clip in (Clip(), Clip(audio=sound(1.0, level=0.0)), Clip(blendshapes=faces(9, value=np.nan))):
-        with pytest.raises(InputError, match="Nothing in clip tells an emotion"):
+        with pytest.raises(InputError, match="Nothing in clip shows an emotion"):
             embedder.read(clip, priors)
 
 
@@ -542,7 +542,7 @@ def test_cue_that_was_not_trained_with_is_not_read(path, priors, encoder, tmp_pa
         assert reading.emotion == expected.emotion
         assert torch.equal(expected.emotion.mean, load_embedder(path, encoder).read(alone, priors).emotion.mean)
         hidden = replace(both, **{"blendshapes" if use == "visual" else "audio": None})
-        with pytest.raises(InputError, match=f"Nothing in clip tells an emotion.*The {other} was not read"):
+        with pytest.raises(InputError, match=f"Nothing in clip shows an emotion.*The {other} was not read"):
             embedder.read(hidden, priors)
 
 

@@ -3,7 +3,7 @@
     python tests/fuzz/fuzz.py prior|saved|description [-runs=1000000] [-seed=1] [other arguments of libFuzzer's]
 
 Without -runs it goes on until it finds something or is interrupted. What it finds it writes into
-tests/fuzz/cases/TARGET/; keep the file there once the reader is mended: the tests read all of them.
+tests/fuzz/cases/TARGET/; keep the file there once the reader is fixed: the tests read all of them.
 """
 
 import sys

@@ -391,7 +391,7 @@ def value(given):
 
 
 BOXES = [
-    Row("box outside", value((200, 10, 220, 20)), boxed, "200,10,220,20 lies outside the image, which is 100×50"),
+    Row("box outside", value((200, 10, 220, 20)), boxed, "200,10,220,20 is outside the image, which is 100×50"),
     Row("box inverted", value((50, 10, 20, 20)), boxed, "is inverted or empty"),
     Row("box of three numbers", value((1, 2, 3)), boxed, "is not four numbers"),
     Row("box of text", value("face"), boxed, "is not four numbers"),

@@ -161,7 +161,7 @@ def test_margin_that_cannot_be_used(ratio):
         ((10, 10, float("inf"), 20), "not a finite number"),
         ((20, 10, 10, 20), "20,10,10,20 is inverted"),
         ((10, 20, 20, 20), "inverted or empty"),
-        ((100, 10, 120, 20), "100,10,120,20 lies outside the image, which is 100×50"),
+        ((100, 10, 120, 20), "100,10,120,20 is outside the image, which is 100×50"),
         ((10, 50, 20, 60), "outside"),
         ((-20, 10, -10, 20), "outside"),
         ((-20, 10, 1, 20), "less than 2 pixels"),

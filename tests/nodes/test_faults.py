@@ -335,7 +335,7 @@ def with_video(graph):
     ("change", "seed", "words"),
     [
         (lambda graph: graph, 21, "VAEDecode: .*memory"),
-        (with_video, 22, "SaveVideo: .*not even suffice for decoding one frame.*the sampled latent is kept"),
+        (with_video, 22, "SaveVideo: .*too small for decoding even one frame.*the sampled latent is kept"),
     ],
     ids=["VAE Decode", "DICE-Talk Video"],
 )

@@ -84,7 +84,7 @@ def audio(what, given, refused="", gives="", start=0.0, length=0.0, free=64e9):
 
 
 SOCKETS = [
-    image("image 1×1", picture(1, 1, 1, 3), "lies outside the image, which is 1×1"),
+    image("image 1×1", picture(1, 1, 1, 3), "is outside the image, which is 1×1"),
     image("image 1×1 and no box", picture(1, 1, 1, 3), "No face was found", boxes=None),
     image("image 20,000×20", picture(1, 20, 20_000, 3), "20000×20 pixels, more than 8 times as long as wide"),
     image("image with NaN", picture(1, 60, 60, 3, fill=NAN), "image holds values that are not finite numbers"),
@@ -105,7 +105,7 @@ SOCKETS = [
     image("mask with NaN", PICTURE, "not finite", mask=torch.full((1, 60, 60), NAN)),
     image("mask without a picture", PICTURE, "mask is", mask=torch.ones(0, 60, 60)),
     image("masks, many", PICTURE, gives=r"face \(0.0, 0.0, 60.0, 60.0\)", mask=torch.ones(500, 60, 60)),
-    image("box outside", PICTURE, "lies outside the image, which is 60×60", boxes=BOX | {"x": 500.0}),
+    image("box outside", PICTURE, "is outside the image, which is 60×60", boxes=BOX | {"x": 500.0}),
     image("box inverted", PICTURE, "is inverted or empty", boxes=BOX | {"width": -30.0}),
     image("box with NaN", PICTURE, "not a finite number", boxes=BOX | {"x": NAN}),
     image("box of numbers beyond floats", PICTURE, "bboxes does not hold boxes", boxes=BOX | {"x": 10**400}),

@@ -246,7 +246,7 @@ def test_a_missing_face_leaves_a_gap_and_a_note(priors):
 @pytest.mark.parametrize(
     "clip, told",
     [
-        (Clip(name="empty.mp4"), "Nothing in empty.mp4 tells an emotion."),
+        (Clip(name="empty.mp4"), "Nothing in empty.mp4 shows an emotion."),
         (face_clip((1, None)), "No face was seen."),
         (Clip(audio=sound(np.zeros(40000, np.float32))), "The sound is silent."),
         (face_clip((1, None), audio=sound(np.zeros(9000, np.float32))), "No face was seen. The sound is silent."),
@@ -255,7 +255,7 @@ def test_a_missing_face_leaves_a_gap_and_a_note(priors):
     ],
 )
 def test_no_cue_at_all_is_told(priors, clip, told):
-    with pytest.raises(InputError, match="tells an emotion") as caught:
+    with pytest.raises(InputError, match="shows an emotion") as caught:
         Evidence().read(clip, priors)
     assert told in str(caught.value) and "\n" not in str(caught.value)
 

@@ -234,7 +234,7 @@ def test_a_run_that_starts_anew_and_is_interrupted_too_costs_the_earlier_one_not
     assert (tmp_path / "out.mp4.resume").read_bytes() == earlier, "before its first step is kept"
     cut_at(1)
     _, out, err = generate(seed=4)
-    assert "aside as out.mp4.resume.old" in out and "1 of 3 steps are kept" in err
+    assert "keeps them as out.mp4.resume.old" in out and "1 of 3 steps are kept" in err
     assert (tmp_path / "out.mp4.resume.old").read_bytes() == earlier
 
     os.replace(tmp_path / "out.mp4.resume.old", tmp_path / "out.mp4.resume")
@@ -491,7 +491,7 @@ def test_a_failed_decoding_costs_no_sampling(generate, pipeline, cut_at, unbroke
         if isinstance(error, torch.OutOfMemoryError):
             code, _, err = generate()
             assert code == 2
-            assert "does not even suffice for decoding" in err and "--resume" in err
+            assert "is too small for decoding even" in err and "--resume" in err
         else:
             with pytest.raises(Cut):
                 generate()

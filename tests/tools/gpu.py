@@ -11,7 +11,7 @@ modes, weight types and nodes, in one process for each set of options that Comfy
   CUDA itself takes. Where the name ends in GB, another process has taken all but that much of it;
 - `distance`: mean distance of a short run's latents from those of the first row, as a share of their mean size.
 
-Further tables: real peaks beside what ComfyUI is told to plan for; what repeated runs leave behind; the VAE's work.
+Further tables: real peaks beside what ComfyUI is asked to plan for; what repeated runs leave behind; the VAE's work.
 Distances depend on the weights, so that trained ones will give others; times and memory do not.
 """
 
@@ -303,7 +303,7 @@ class Bench:
         return out["samples"].float().cpu(), time.perf_counter() - start
 
     def planned(self, sides):
-        """Real peaks of a window step beside what ComfyUI is told."""
+        """Real peaks of a window step beside what ComfyUI is asked to plan for."""
         rows = []
         for side in sides:
             self.card.reset()

@@ -41,7 +41,7 @@ class Node:
 
 
 class Sheet:
-    """A workflow that is laid out in columns, from left to right; nodes of a column stand below each other.
+    """A workflow that is laid out in columns, from left to right; nodes of a column are below each other.
 
     Args:
         object_info: what the server says of its nodes.
@@ -394,7 +394,7 @@ def generated_portrait(object_info):
         [
             "Stable Diffusion XL draws a person from the prompt: a portrait with the face to the camera.",
             "DICE-Talk lets the portrait talk.",
-            "An upscaling model enlarges the frames by 4, and **Upscale Image By** brings them to 1024 pixels.",
+            "An upscaling model enlarges the frames by 4, and **Upscale Image By** scales them to 1024 pixels.",
         ],
         [
             "`models/checkpoints/sd_xl_base_1.0.safetensors` (stabilityai/stable-diffusion-xl-base-1.0). Any node that "
@@ -470,7 +470,7 @@ def emotion_from_clip(object_info):
         "emotion from a clip",
         [
             "**Load Video**: a clip of your own, of a person, anyone, who speaks or acts with the emotion that you "
-            "want (**reference.mp4** stands for it).",
+            "want (**reference.mp4** is its placeholder).",
             "**DICE-Talk Emotion From Clip** reads the expression with MediaPipe's face model, and the voice. "
             "Its chart shows what it found; *mode* makes one emotion of it, or a timeline that follows the clip.",
             "The portrait speaks with that emotion.",

@@ -124,7 +124,7 @@ def settled_ram(server, report=None):
 
 
 def ram(server):
-    """MB that the server's process holds by itself: without the files it has mapped, where the system tells them."""
+    """MB that the server's process holds by itself: without the files it has mapped, where the system reports them."""
     import psutil
 
     memory = psutil.Process(server.process.pid).memory_info()

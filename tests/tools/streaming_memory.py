@@ -1,9 +1,9 @@
 """Peak memory of decoding and writing clips of several lengths: `python tests/tools/streaming_memory.py 10 600`.
 
 Each length runs in a process of its own: one row each, in ComfyUI (`--door node`, COMFYUI_PATH has to be set) or as the
-command line does (`--door pipeline`: by its `rendering.write`, with sound from a file). In place of the decoder stands
+command line does (`--door pipeline`: by its `rendering.write`, with sound from a file). The decoder is replaced by
 one that merely enlarges the latents, and in place of the INTERP_MODEL one that takes means, so that the pictures can be
-large enough for those of a long clip to show if they were held: beside the peak stands what they would take. `--keep`
+large enough for those of a long clip to show if they were held: beside the peak is what they would take. `--keep`
 holds them on purpose.
 """
 

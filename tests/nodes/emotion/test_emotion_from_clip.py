@@ -225,7 +225,7 @@ def picture(size=8):
         ({"face_landmarks": {"frames": [[], []]}}, "No face was seen"),
         ({"face_landmarks": {"frames": [[{"bbox_xyxy": (0, 0, 1, 1)}]]}}, "face_landmarks holds no blendshapes"),
         ({"face_landmarks": {}}, "face_landmarks holds no blendshapes"),
-        ({"face_landmarks": {"frames": []}, "face_detection_model": object()}, "both bring the face"),
+        ({"face_landmarks": {"frames": []}, "face_detection_model": object()}, "both give the face"),
         (
             {"audio": {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}, "face_detection_model": object()},
             "face_detection_model finds faces in pictures, and there are none",
