@@ -3,8 +3,11 @@
 import argparse
 import importlib
 import os
+import shutil
 import sys
+import textwrap
 
+from . import __version__
 from .errors import InputError
 
 COMMANDS = ("generate", "verify", "download", "convert", "tiny", "bench", "emotion", "train-embedder")
@@ -12,6 +15,36 @@ COMMANDS = ("generate", "verify", "download", "convert", "tiny", "bench", "emoti
 
 def _module(name):
     return importlib.import_module(f".commands.{name.replace('-', '_')}", __package__)
+
+
+def parser():
+    """The argparse parser of all commands, each with a description and examples in its help."""
+    top = argparse.ArgumentParser(prog="dicetalk", description="DICE-Talk: emotional talking portraits.")
+    top.add_argument("--version", action="version", version=f"dicetalk {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = _module(name)
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=_wrapped(module.__doc__),
+            epilog=_examples(name, module.EXAMPLES),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    return top
+
+
+def _wrapped(text):
+    """Paragraphs at the width of the terminal, as argparse would print one."""
+    width = min(shutil.get_terminal_size().columns - 2, 100)
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.strip().split("\n\n"))
+
+
+def _examples(name, examples):
+    """Lines to copy: the examples are not wrapped, whatever the width."""
+    lines = (f"  # {what}\n  python -m dicetalk {name} {arguments}".rstrip() for what, arguments in examples)
+    return "\n".join(["examples:", *lines])
 
 
 def main(argv=None):
@@ -27,14 +60,9 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):  # not to fail by the name of a file, where Windows has an old code page
         if getattr(stream, "errors", None) == "strict":
             stream.reconfigure(errors="backslashreplace")
-    parser = argparse.ArgumentParser(prog="dicetalk", description="DICE-Talk: emotional talking portraits.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {name: _module(name) for name in COMMANDS}
-    for name, module in modules.items():
-        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     try:
-        return modules[args.command].run(args)
+        return _module(args.command).run(args)
     except InputError as error:
         print(f"dicetalk {args.command}: error: {error}", file=sys.stderr)
         return 2

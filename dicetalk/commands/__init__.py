@@ -1,4 +1,5 @@
 """The commands of ``python -m dicetalk``.
 
-Each module has HELP, ``add_arguments(parser)`` and ``run(args) -> exit code``.
+Each module has HELP, EXAMPLES (what one does, and its arguments), ``add_arguments(parser)`` and
+``run(args) -> exit code``. Its docstring is the description in ``--help``.
 """

@@ -1,8 +1,14 @@
 """Measure one window step (three branches of frames, random weights of the released size) beside diffusers' stock
 Stable Video Diffusion UNet at the same size, in the same run: time, memory of activations, operations, and what that
-makes of a video."""
+means for a video."""
 
 HELP = "measure time and memory of one window step beside the stock SVD UNet"
+
+EXAMPLES = (
+    ("on the GPU, with torch.compile", "--device cuda --dtype float16 --compile"),
+    ("on a CPU, smaller", "--device cpu --size 256 --frames 8"),
+    ("operations and memory from shapes, nothing is computed", "--repeats 0"),
+)
 
 
 def add_arguments(parser):
@@ -11,13 +17,13 @@ def add_arguments(parser):
     parser.add_argument(
         "--size",
         metavar="N or WxH",
-        help="pixels, multiples of 64 (default: 512, minutes per step on a CPU, where 256 is wiser; with --decode 64)",
+        help="pixels, multiples of 64 (default: 512, or 64 with --decode; on a CPU, use 256: 512 takes minutes)",
     )
     parser.add_argument("--frames", help="frames in the window (default: 25, as published; with --decode 80)")
     parser.add_argument(
         "--repeats",
         default="3",
-        help="timed runs of each network after one that warms it, of which the median counts; 0 computes nothing and "
+        help="timed runs of each network after a warm-up run; the median is printed; 0 computes nothing and only "
         "counts operations and memory from shapes (default: %(default)s)",
     )
     parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")

@@ -1,8 +1,13 @@
-"""Convert a checkpoint's .pth and .npy files to safetensors, which can hold nothing but numbers.
-Each new file records the name and SHA-256 of the file that it comes from; files that are converted already are left as
+"""Convert a checkpoint's .pth and .npy files to safetensors, which hold only numbers.
+Each new file records the name and SHA-256 of the file that it comes from; converted files are left as
 they are, so that an interrupted run can be repeated."""
 
 HELP = "convert a published checkpoint to safetensors"
+
+EXAMPLES = (
+    ("new files next to the old ones", "checkpoints"),
+    ("a complete copy in half precision", "checkpoints --output checkpoints-fp16 --dtype float16"),
+)
 
 
 def add_arguments(parser):

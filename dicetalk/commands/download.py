@@ -2,7 +2,13 @@
 hub, and the emotion priors from the authors' repository. Lists the files and their sizes before it starts. Existing
 files stay as they are; an interrupted download resumes where it stopped."""
 
-HELP = "fetch the published checkpoint, or what is missing of it"
+HELP = "download the published weights, or what is missing of them"
+
+EXAMPLES = (
+    ("everything that is missing, into ComfyUI's models or ./checkpoints", ""),
+    ("the emotion priors alone, without asking", "--only emotions --yes"),
+    ("into a folder of your own", "--output checkpoints"),
+)
 
 
 def add_arguments(parser):
@@ -16,8 +22,8 @@ def add_arguments(parser):
         "--only",
         nargs="+",
         choices=("dice-talk", "whisper", "svd", "emotions"),
-        help="fetch only these: DICE-Talk's parts, Whisper, Stable Video Diffusion's VAE and CLIP vision, the emotion "
-        "priors",
+        help="download only these: DICE-Talk's parts, Whisper, Stable Video Diffusion's VAE and CLIP vision, the "
+        "emotion priors",
     )
     parser.add_argument("--yes", action="store_true", help="start without asking")
 

@@ -1,9 +1,19 @@
-"""Look into emotions, mix and save them, and open the Emotion Bank.
+"""Show emotions, mix and save them, read them from clips, and show the Emotion Bank.
 
 An emotion is text, such as happy, happy:1.3, "(sad 0.7 + fear 0.3)" or "0s neutral; 1.5s happy:1.2 smooth", or the path
 of a saved one (.safetensors)."""
 
-HELP = "show, mix and save emotions, read them from clips, and open the Emotion Bank"
+HELP = "show, mix and save emotions, read them from clips, and show the Emotion Bank"
+
+EXAMPLES = (
+    ("what an emotion is", 'show "(sad 0.7 + fear 0.3)"'),
+    ("save a mix", "mix happy surprised --weights 0.7 0.3 --output delight.safetensors"),
+    (
+        "read a clip, with its landmarks, as a timeline",
+        "from-clip clip.mp4 --landmarks clip.csv --timeline --chart chart.png --output mine.safetensors",
+    ),
+    ("how the eight emotions correlate", "bank --output correlation.png"),
+)
 
 
 def add_arguments(parser):
@@ -50,7 +60,7 @@ def add_arguments(parser):
         "--space",
         choices=SPACES,
         default=SPACES[0],
-        help="compare the codes' usage, the tokens that come out, or the emotions themselves (default: %(default)s)",
+        help="compare the codes' usage, the resulting tokens, or the emotions themselves (default: %(default)s)",
     )
     bank.add_argument(
         "--raw", action="store_true", help="compare emotions as they are, not how they differ from neutral"
@@ -60,7 +70,9 @@ def add_arguments(parser):
         usual = "full, for all of them" if action is bank else "as the emotions say"
         action.add_argument("--bank", choices=MODES, help=f"which codes to attend to (default: {usual})")
         action.add_argument("--top-k", type=int, metavar="K", help="how many codes to attend to; means --bank top-k")
-        action.add_argument("--temperature", type=float, metavar="T", help="of the attention; 1 is the published one")
+        action.add_argument(
+            "--temperature", type=float, metavar="T", help="temperature of the attention; 1 is the published one"
+        )
         action.add_argument("--checkpoint", metavar="DIR", help="checkpoint folder (default: the first that is found)")
         action.add_argument(
             "--saved", metavar="DIR", action="append", default=[], help="folder of saved emotions, by name"

@@ -8,6 +8,24 @@ from .flags import flag
 
 HELP = "make a talking video from a portrait, speech and an emotion"
 
+EXAMPLES = (
+    ("a happy clip", "--portrait me.jpg --audio speech.wav --emotion happy --output talking.mp4"),
+    (
+        "from neutral to a strong smile, cut to the face, at the model's own frame rate",
+        '--portrait me.jpg --audio speech.wav --emotion "0s neutral; 1.5s happy:1.4 smooth" --crop --fps 12.5 '
+        "--output talking.mp4",
+    ),
+    (
+        "with the emotion of a clip, whose landmarks are in a file",
+        "--portrait me.jpg --audio speech.wav --emotion clip:reference.mp4 --landmarks reference.csv "
+        "--output talking.mp4",
+    ),
+    (
+        "continue after an interruption",
+        "--portrait me.jpg --audio speech.wav --emotion happy --output talking.mp4 --resume",
+    ),
+)
+
 
 def add_arguments(parser):
     add, usual = parser.add_argument, defaults()
@@ -18,7 +36,7 @@ def add_arguments(parser):
         default=usual["emotion"],
         metavar="TEXT",
         help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised; happy:1.3 for more of it, happy:0.5 "
-        'for less; a mix as "(sad 0.7 + fear 0.3)"; a course as "0s neutral; 1.5s happy smooth"; a saved one '
+        'for less; a mix as "(sad 0.7 + fear 0.3)"; a timeline as "0s neutral; 1.5s happy smooth"; a saved one '
         "(.safetensors); or clip:FILE, read from a video, sound or picture (default: %(default)s)",
     )
     add("--output", required=True, metavar="FILE", help="the video to write, .mp4; an existing one is replaced")
@@ -38,9 +56,9 @@ def add_arguments(parser):
         "--margin",
         type=float,
         default=usual["margin"],
-        help="with --crop: what is kept around the face, as a share of its size (default: %(default)s)",
+        help="with --crop: how much is kept around the face, as a share of its size (default: %(default)s)",
     )
-    add("--face", metavar="X1,Y1,X2,Y2", help="the face, hairline to chin, in pixels (default: it is looked for)")
+    add("--face", metavar="X1,Y1,X2,Y2", help="the face, hairline to chin, in pixels (default: it is searched for)")
     add("--seed", type=int, default=usual["seed"], help="another seed, another video (default: %(default)s)")
     add("--steps", type=int, default=usual["steps"], help="sampling steps (default: %(default)s)")
     add(

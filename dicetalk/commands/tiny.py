@@ -3,6 +3,8 @@ weights. Pictures made with it are noise."""
 
 HELP = "write a tiny, untrained checkpoint to try things out with"
 
+EXAMPLES = (("write it; `generate --checkpoint tiny` then uses it", "tiny"),)
+
 
 def add_arguments(parser):
     parser.add_argument(

@@ -15,6 +15,15 @@ from ..embedder import USES
 
 HELP = "train the emotion embedder for reference clips"
 
+EXAMPLES = (
+    (
+        "train on recordings, and find their faces with MediaPipe",
+        "MEAD --checkpoint checkpoints --face-landmarker face_landmarker.task --output embedder.safetensors",
+    ),
+    ("continue an interrupted training", "MEAD --output embedder.safetensors --resume"),
+    ("prove the training on made-up clips", "--synthetic --ablations --device cpu"),
+)
+
 _LACKING = {
     "both": "a face or a voice",
     "visual": "a face, which --use visual needs",

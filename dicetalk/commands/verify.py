@@ -1,6 +1,11 @@
 """Compare this installation's numbers with golden cases computed by the published code."""
 
-HELP = "hold this installation to golden cases"
+HELP = "compare this installation's numbers with the published code's"
+
+EXAMPLES = (
+    ("in a clone of the repository", "tests/golden"),
+    ("on the GPU", "tests/golden --device cuda"),
+)
 
 
 def add_arguments(parser):
