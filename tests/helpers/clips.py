@@ -97,3 +97,44 @@ def write_video(path, samples=None, seconds=1.0, fps=5, picture=None):
         for stream in streams:
             container.mux(stream.encode())
     return path
+
+
+def write_timed(path, pictures=0.0, sound=None, steps=(0.1,) * 20, b_frames=0, gap=None, rate=48000, codec="aac"):
+    """A video whose tracks start at these seconds; its first frame is black, and each one is brighter.
+
+    Args:
+        pictures, sound: when the tracks start; without `sound` there is none. It is a tone of two seconds.
+        steps: seconds from each frame to the next; there are as many frames.
+        gap: (start, end) in seconds of the sound that is left out, its packets too.
+    """
+    from fractions import Fraction
+
+    import av
+
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(
+            "libx264", rate=round(1 / min(steps)), options={"bf": str(b_frames), "b_strategy": "0"}
+        )
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        streams = [video]
+        if sound is not None:
+            streams.append(container.add_stream(codec, rate=rate, layout="mono"))
+        seconds = pictures
+        for number, step in enumerate(steps):
+            picture = np.full((48, 64, 3), min(255, 2 * number), np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = round(1000 * seconds), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+            seconds += step
+        if sound is not None:
+            tone = (0.3 * np.sin(2 * np.pi * 300 * np.arange(2 * rate) / rate)).astype(np.float32)
+            for start in range(0, len(tone), 960):
+                if gap is not None and gap[0] <= start / rate < gap[1]:
+                    continue
+                frame = av.AudioFrame.from_ndarray(tone[None, start : start + 960], format="fltp", layout="mono")
+                frame.rate, frame.pts, frame.time_base = rate, round(sound * rate) + start, Fraction(1, rate)
+                container.mux(streams[1].encode(frame))
+        for stream in streams:
+            container.mux(stream.encode())
+    return path
