@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from ..errors import InputError
+from ..media.clock import origin, video_track
+from ..media.frames import picture_of
 from .clip import FRAME_RATES, SAMPLE_RATE
 
 
@@ -12,7 +14,7 @@ def look_into(path):
     """What a path or an open file holds: frames a second (None without pictures), seconds (None where it does not say),
     and whether there is sound."""
     with _opened(path) as container:
-        video, audio = _video(container), container.streams.audio
+        video, audio = video_track(container), container.streams.audio
         if video is None and not audio:
             raise InputError(
                 f"{_label(path)} holds neither pictures nor sound: give a video, a sound file or a picture."
@@ -39,32 +41,24 @@ def _label(source):
     return "The video" if hasattr(source, "read") else source
 
 
-def _video(container):
-    """The first video track that is no cover picture of a sound file."""
-    import av
-
-    cover = av.stream.Disposition.attached_pic
-    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
-
-
 def stream_frames(source, every=0.0, start=0.0, length=math.inf):
-    """Yields (seconds, (height, width, 3) uint8 RGB) of a video's frames, upright.
+    """Yields (seconds, (height, width, 3) uint8 RGB) of a video's frames, as `dicetalk.media.frames.picture_of`.
 
     Args:
         source: a path or an open file.
         every: least seconds from one frame to the next.
-        start, length: the part to read, in seconds; times count from its start.
+        start, length: the part to read, in seconds on the file's time axis; times count from its start.
 
-    Times increase. Where the file says none (raw H.264) or they do not (B-frames in AVI), a frame is one of the
-    average rate after the one before.
+    Times are the frames' own, on the axis of `dicetalk.media.clock.origin`, and increase. Where the file says none (raw
+    H.264) or they do not increase (B-frames in AVI), a frame is one of the average rate after the one before.
 
     Raises:
         InputError: the video is damaged; single frames that are do not matter.
     """
     with _opened_at(source, start) as container:
-        stream = _video(container)
+        stream = video_track(container)
         stream.thread_type = "AUTO"
-        began = float((stream.start_time or 0) * stream.time_base)
+        began = origin(container)
         clock = due = -math.inf
         for frame in _decoded(container, stream, source):
             own = frame.time - began if frame.time is not None else -math.inf
@@ -74,7 +68,7 @@ def stream_frames(source, every=0.0, start=0.0, length=math.inf):
                 return
             if seconds >= max(due, -1e-6):
                 due = seconds + every - 1e-6
-                yield max(seconds, 0.0), _upright(frame)
+                yield max(seconds, 0.0), picture_of(frame, stream)
 
 
 def _opened_at(source, start):
@@ -82,10 +76,10 @@ def _opened_at(source, start):
     import av
 
     container = _opened(source)
-    stream = _video(container)
+    stream = video_track(container)
     try:
         if start > 0:
-            container.seek(int(start / stream.time_base) + (stream.start_time or 0), stream=stream)
+            container.seek(int((start + origin(container)) / stream.time_base), stream=stream)
         return container
     except (av.error.FFmpegError, OSError):
         container.close()
@@ -115,11 +109,6 @@ def _decoded(container, stream, source):
         raise InputError(f"{_label(source)} is damaged ({reason}): export it again.") from error
     if damaged > good:
         raise InputError(f"{_label(source)} is damaged ({damaged} of its pieces cannot be decoded): export it again.")
-
-
-def _upright(frame):
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
 def stream_audio(source, start=0.0, length=math.inf):
