@@ -166,7 +166,7 @@ def open_recording(recording, face_landmarker=None):
         model = face_landmarker if recording.landmarks is None else None
         clip = open_clip(recording.video, recording.landmarks, model)
     elif recording.landmarks is not None:
-        values, times = read_landmarks(recording.landmarks)
+        values, times, *_ = read_landmarks(recording.landmarks)
         if times is None:
             raise InputError(
                 f"{recording.landmarks} does not say its frames a second, and there is no video that would."

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ..emotion.text import one_line
 from ..errors import InputError
-from .clip import FRAME_RATES, Clip, array_stream
+from .clip import Clip
 from .faces import mediapipe_stream
-from .landmarks import landmark_stream, read_landmarks
-from .streams import look_into, stream_audio, stream_frames
+from .landmarks import landmark_stream, placed, read_landmarks
+from .streams import frame_times, look_into, stream_audio, stream_frames
 
 
 def open_clip(path, landmarks=None, face_landmarker=None):
@@ -28,18 +28,9 @@ def open_clip(path, landmarks=None, face_landmarker=None):
     if landmarks is not None and face_landmarker is not None:
         raise InputError("Give a file of landmarks or MediaPipe's model, not both.")
     if landmarks is not None:
-        values, times = read_landmarks(landmarks)
-        if times is None and not rate:
-            raise InputError(
-                f"{landmarks} does not say its frames a second, and {path} has no pictures that would: give a CSV file "
-                "with a column of times, or safetensors with fps in the metadata."
-            )
-        if times is None and not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
-            raise InputError(
-                f"{path} says that it has {rate:g} frames a second, and {landmarks} says nothing: give a CSV file with "
-                "a column of times, or safetensors with fps in the metadata."
-            )
-        blendshapes = array_stream(values, rate) if times is None else landmark_stream(values, times)
+        read = read_landmarks(landmarks)
+        times, remarks = placed(read, landmarks, frame_times(path) if rate else None, seconds)
+        blendshapes, notes = landmark_stream(read.values, times), lambda: [*read.notes, *remarks]
     elif face_landmarker is not None:
         if not rate:
             raise InputError(f"{path} has no pictures in which {face_landmarker} could find a face.")

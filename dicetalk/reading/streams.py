@@ -71,6 +71,21 @@ def stream_frames(source, every=0.0, start=0.0, length=math.inf):
                 yield max(seconds, 0.0), picture_of(frame, stream)
 
 
+def frame_times(source, start=0.0, length=math.inf):
+    """(frames,) seconds of a video's frames, as `stream_frames` gives them, mostly without decoding any."""
+    with _opened(source) as container:
+        stream = video_track(container)
+        stamps = [
+            packet.pts for packet in container.demux(stream) if packet.size and not getattr(packet, "is_discard", False)
+        ]
+        began = origin(container)
+        if stamps and None not in stamps and "avi" not in container.format.name:
+            seconds = np.sort(np.array([float(stamp * stream.time_base) for stamp in stamps])) - began - start
+            if (np.diff(seconds) > 1e-6).all():
+                return np.maximum(seconds[(seconds >= -1e-6) & (seconds < length)], 0.0)
+    return np.array([seconds for seconds, _ in stream_frames(source, start=start, length=length)])
+
+
 def _opened_at(source, start):
     """A container with pictures, at `start` seconds or before; at its beginning where it cannot seek (raw H.264)."""
     import av

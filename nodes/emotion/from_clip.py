@@ -229,10 +229,10 @@ def _clip(fps, video, images, audio, face_landmarks, face_detection_model):
         raise InputError("Both video and images are wired, and both are the clip's pictures: wire one of them.")
     if face_landmarks is not None and face_detection_model is not None:
         raise InputError("face_landmarks and face_detection_model both give the face: wire one of them.")
-    frames = sound = seconds = rate = None
+    frames = sound = seconds = rate = frame_times = None
     name, blendshapes, notes = "the clip", None, tuple
     if isinstance(video, InputImpl.VideoFromFile):
-        frames, sound, seconds, rate, name = _video_file(video)
+        frames, sound, seconds, rate, name, frame_times = _video_file(video)
     elif video is not None:
         parts = video.get_components()
         images, rate = parts.images, float(parts.frame_rate)
@@ -245,8 +245,10 @@ def _clip(fps, video, images, audio, face_landmarks, face_detection_model):
         sound = _sound(audio, "audio")
         seconds = max(seconds or 0.0, audio["waveform"].shape[-1] / audio["sample_rate"])
     if face_landmarks is not None:
-        blendshapes, notes = _landmark_stream(face_landmarks, rate)
-        seconds = max(seconds or 0.0, len(face_landmarks["frames"]) / rate)
+        own = frame_times() if frame_times is not None and not fps else ()
+        still = images is not None and len(images) == 1  # which holds for as long as need be
+        blendshapes, notes, end = _landmark_stream(face_landmarks, own, rate, None if still else seconds)
+        seconds = max(seconds or 0.0, end)
     elif face_detection_model is not None:
         if frames is None:
             raise InputError("face_detection_model finds faces in pictures, and there are none: wire video or images.")
@@ -255,7 +257,7 @@ def _clip(fps, video, images, audio, face_landmarks, face_detection_model):
 
 
 def _video_file(video):
-    from ...dicetalk.reading.streams import look_into, stream_audio, stream_frames
+    from ...dicetalk.reading.streams import frame_times, look_into, stream_audio, stream_frames
 
     start, length = video.get_active_trim_window()
     part = {"start": start, "length": length or math.inf}
@@ -271,6 +273,7 @@ def _video_file(video):
         length or (max(whole - start, 0.0) if whole else None),
         rate,
         one_line(Path(source).name) if isinstance(source, str) else "the clip",
+        (lambda: frame_times(opened(), **part)) if rate else None,
     )
 
 
@@ -294,9 +297,11 @@ def _image_stream(images, rate):
     return stream
 
 
-def _landmark_stream(landmarks, rate):
-    """`Clip.blendshapes` and `Clip.notes` of FACE_LANDMARKS."""
+def _landmark_stream(landmarks, frame_times, rate, seconds):
+    """`Clip.blendshapes` and `Clip.notes` of FACE_LANDMARKS, at the times of the video's frames where there are as
+    many, else at a steady rate; and when they end."""
     from ...dicetalk.reading.faces import faces_stream
+    from ...dicetalk.reading.landmarks import ends_apart
 
     try:
         frames = [[(tuple(face["bbox_xyxy"]), face["blendshapes"]) for face in faces] for faces in landmarks["frames"]]
@@ -307,8 +312,12 @@ def _landmark_stream(landmarks, rate):
             "face_landmarks holds no blendshapes: connect Detect Face Landmarks (MediaPipe), or a node that gives the "
             "same."
         ) from None
-    timed = [(number / rate, faces) for number, faces in enumerate(frames)]
-    return faces_stream(lambda: iter(timed))
+    times = frame_times if len(frame_times) == len(frames) else np.arange(len(frames)) / rate
+    end = float(times[-1]) + 1 / rate if len(frames) else 0.0
+    timed = list(zip(map(float, times), frames))
+    stream, notes = faces_stream(lambda: iter(timed))
+    apart = ends_apart("face_landmarks", end, seconds)
+    return stream, lambda: [*notes(), *apart], end
 
 
 def _detected_stream(frames, model):

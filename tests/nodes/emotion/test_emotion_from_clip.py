@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from classifier_folders import write_image_classifier
-from clips import film, prototype, voice, write_video
+from clips import film, prototype, voice, write_timed, write_video
 from comfy_files import write_face_landmarker
 from comfy_server import Interrupted, PromptError
 from emotions import make_priors
@@ -103,6 +103,19 @@ def test_timeline_keeps_the_clips_time(read):
         assert timeline.keys[-1].time == pytest.approx(seconds - 0.25)
         assert timeline.keys[0].emotion.name.startswith("moments(happy")
         assert timeline.keys[-1].emotion.name.startswith("moments(sad")
+
+
+def test_landmarks_of_a_video_are_at_its_frames(read, tmp_path):
+    """30 frames at 10 a second with a smile, then 6 that stand for half a second each."""
+    from comfy_api.latest import InputImpl
+
+    path = write_timed(tmp_path / "slides.mp4", steps=[0.1] * 30 + [0.5] * 6)
+    rows = np.concatenate([np.tile(SMILE, (30, 1)), np.tile(FROWN, (6, 1))])
+    video = InputImpl.VideoFromFile(str(path))
+    timeline, _, weights, _ = read(video=video, face_landmarks=landmarks(rows), mode="timeline")
+    assert timeline.keys[-1].time == pytest.approx(5.75) and "ends at" not in weights
+    _, _, weights, _ = read(video=video, face_landmarks=landmarks(rows[:20]))
+    assert "The face in face_landmarks ends at" in weights and ", and the clip at 5.60 s." in weights
 
 
 def test_a_single_picture_with_its_landmarks(read):
