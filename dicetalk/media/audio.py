@@ -1,7 +1,13 @@
-"""Reading sound from any file that FFmpeg reads: as speech for the model, and as it is for the video."""
+"""Reading sound from any file that FFmpeg reads, for model and video alike.
 
+Everything lies on the file's own time axis, which begins at the earliest of its sound and its pictures: where sound
+begins later, or has gaps, there is silence.
+"""
+
+import contextlib
 import math
 import os
+from dataclasses import dataclass
 
 import av
 import numpy as np
@@ -11,15 +17,52 @@ from ..errors import InputError, reason
 from ..memory import free_memory, require_memory
 from ..model.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, check_rate, num_frames
 from .container import AAC_RATES, OTHER_RATE, check_is_file, open_media
+from .downmix import Downmix, Levels, downmix_for, usual_downmix
 
 _MINUTE = 60 * SAMPLE_RATE
+_PROBE = 5.0  # seconds of sound that tell of a stream's channels, within the first minute
+_AUDIBLE = 1e-3
+_PREROLL = 1.0  # seconds that are decoded before what is wanted: codecs build on what came before
+_WORTH_SKIPPING = 5.0  # seconds
+_JITTER = 0.05  # seconds by which frames' times may be off without a gap being there
+# Their packets carry no times: FFmpeg counts them, which is right from the beginning on only.
+_UNTIMED = {"mp3", "aac", "ac3", "eac3", "dts", "amr", "loas", "tta", "wv", "flac"}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A piece of a file's sound.
+
+    Attributes:
+        path, start, length: the file, and the piece in seconds; a length of None is to the end.
+        speech: (samples,) float32, mono, 16 kHz: what the model hears.
+        downmix: how the channels were mixed.
+        notes: sentences that a person should read.
+    """
+
+    path: str
+    start: float
+    length: float | None
+    speech: np.ndarray
+    downmix: Downmix
+    notes: tuple[str, ...] = ()
+
+    def for_video(self):
+        """What the video plays; as `read_sound`."""
+        return read_sound(self.path, self.start, self.length, self.downmix)
 
 
 def load_audio(path, start=0.0, length=None):
-    """Read an audio file, or the first audio track of a video, as speech for the model.
+    """The speech of `load_sound` alone: (samples,) float32 array, mono, 16 kHz."""
+    return load_sound(path, start, length).speech
 
-    Channels are averaged to mono, and the sound is resampled to 16 kHz with soxr's HQ setting while it is decoded, so
-    that only the result is ever held. Damaged packets are left out, as players do, unless most of the file is damaged.
+
+def load_sound(path, start=0.0, length=None):
+    """Read an audio file, or the default audio track of a video, for the model and for the video.
+
+    Channels are mixed as `dicetalk.media.downmix` says, and the sound is resampled to 16 kHz with soxr's HQ setting
+    while it is decoded, so that only the result is ever held. Damaged packets are left out, as players do, unless most
+    of the file is damaged.
 
     Args:
         path: audio or video file.
@@ -27,22 +70,158 @@ def load_audio(path, start=0.0, length=None):
         length: how much to read, in seconds; to the end if None or longer than what there is.
 
     Returns:
-        (samples,) float32 array, 16 kHz.
+        A `Sound`.
 
     Raises:
         InputError: missing or damaged file, no audio track, a start past the end, times or a sampling rate that make no
-            sense, or more sound than memory holds.
+            sense, samples that no recording has, or more sound than memory holds.
     """
-    import av
-
-    from .container import open_media
-
     path = os.fspath(path)
     if not 0 <= start <= LONGEST:
         raise InputError(f"The audio's start is {start} s: give 0 to {LONGEST:g} seconds.")
     if length is not None and not 0 < length <= LONGEST:
         raise InputError(f"The audio's length is {length} s: give more than 0 and at most {LONGEST:g} seconds.")
     check_is_file(path, "audio")
+    speech, levels, notes = _read(path, start, length)
+    downmix = downmix_for(levels, f"The sound of {path}")
+    usual = usual_downmix(len(downmix.model), levels.names).model
+    gain = downmix.model @ usual / (usual @ usual)
+    if not np.allclose(downmix.model, gain * usual):  # the usual one was the wrong one
+        speech, *_ = _read(path, start, length, downmix.model)
+    elif gain != 1:
+        speech *= np.float32(gain)
+    return Sound(path, start, length, speech, downmix, (*notes, *downmix.notes))
+
+
+def _read(path, start, length, weights=None):
+    """(samples,) at 16 kHz, mixed by weights of the channels or by the usual ones; its `Levels`; and notes."""
+    import soxr
+
+    resampler, levels, held, checked, pieces = None, None, 0, 0, []
+    with _opened(path) as container:
+        stream, notes = _track(container, path)
+        decoded = Decoded(container, stream, path, start, length)
+        for block in decoded:
+            if resampler is None:
+                resampler = soxr.ResampleStream(decoded.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+                levels = Levels(decoded.names)
+                weights = usual_downmix(len(block), decoded.names).model if weights is None else weights
+            levels.add(block)
+            pieces.append(resampler.resample_chunk(_mixed(weights[None], block)[0]))
+            held += len(pieces[-1])
+            if held >= checked + _MINUTE:
+                _require_memory(held, path)
+                checked = held
+    if resampler is None and decoded.reached is None:
+        raise InputError(f"The audio track of {path} holds no sound that can be decoded: export it again.")
+    if resampler is None:
+        raise InputError(
+            f"The audio's start, {start:g} s, lies past the end of {path}, which lasts {decoded.reached:.2f} s: "
+            "start earlier."
+        )
+    pieces.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+    speech = np.concatenate(pieces)
+    if length is not None:
+        speech = speech[: max(1, round(length * SAMPLE_RATE))]
+    return speech, levels, notes
+
+
+def _require_memory(held, path):
+    """InputError unless memory suffices for so many samples, and for the whole that they are joined to."""
+    require_memory(
+        f"{path}, as far as it was read,",
+        num_frames(held),
+        2 * 4 * SAMPLES_PER_FRAME,
+        free_memory("cpu") + 4 * held,
+        lambda seconds: f"give {seconds} s of it at most (--length {seconds})",
+    )
+
+
+def read_sound(path, start=0.0, length=None, downmix=None):
+    """The sound of a file for a video that is made from it, at the file's rate if AAC has it.
+
+    Args:
+        path, start, length: as in `load_sound`, which tells whether the file can be read.
+        downmix: that of `load_sound`; None reads the whole piece once more for it.
+
+    Returns:
+        The sample rate, and an iterator over (channels, samples) float32 blocks of one or two channels.
+    """
+    path = os.fspath(path)
+    downmix = load_sound(path, start, length).downmix if downmix is None else downmix
+    with _opened(path) as container:
+        decoded = Decoded(container, _track(container, path)[0], path)
+        next(iter(decoded))
+    rate = decoded.rate if decoded.rate in AAC_RATES else OTHER_RATE
+    return rate, _sound_blocks(path, start, length, downmix.video, rate)
+
+
+def _sound_blocks(path, start, length, weights, rate):
+    import soxr
+
+    channels = len(weights)
+    with _opened(path) as container:
+        resampler, decoded = None, Decoded(container, _track(container, path)[0], path, start, length)
+        for block in decoded:
+            block = _mixed(weights, block)
+            if decoded.rate == rate:
+                yield block
+                continue
+            if resampler is None:
+                resampler = soxr.ResampleStream(decoded.rate, rate, channels, dtype="float32", quality="HQ")
+            yield _resampled(resampler, block)
+        if resampler is not None:
+            yield _resampled(resampler, np.zeros((channels, 0), np.float32), last=True)
+
+
+def _resampled(resampler, block, last=False):
+    samples = block.T if len(block) > 1 else block[0]
+    return np.atleast_2d(resampler.resample_chunk(np.ascontiguousarray(samples), last=last).T)
+
+
+def _mixed(weights, block):
+    """(n, channels) weights, (channels, samples) block → (n, samples) float32."""
+    return weights.astype(np.float32) @ block
+
+
+def decode_mono(container, path):
+    """Yields (rate, (samples,) float32 block) for the pieces of the container's default audio track.
+
+    The first one begins where the file does. Channels are mixed as in `load_sound`, by what the first five audible
+    seconds tell of them.
+
+    Raises:
+        InputError: the track is damaged, or its sampling rate is none that sound has; names `path`.
+    """
+    decoded = Decoded(container, _track(container, path)[0], path)
+    waiting, audible, held, weights = [], 0, 0, None
+
+    def decided():
+        levels = Levels(decoded.names)
+        for block in waiting:
+            levels.add(block)
+        return downmix_for(levels, f"The sound of {path}").model[None]
+
+    for block in decoded:
+        block = np.nan_to_num(block, posinf=0.0, neginf=0.0)
+        if weights is None:
+            waiting.append(block)
+            held += block.shape[1]
+            audible += block.shape[1] * bool(np.abs(block).max(initial=0) > _AUDIBLE)
+            if audible < _PROBE * decoded.rate and held < 60 * decoded.rate:
+                continue
+            weights = decided()
+            yield from ((decoded.rate, _mixed(weights, block)[0]) for block in waiting)
+            waiting = []
+        else:
+            yield decoded.rate, _mixed(weights, block)[0]
+    if waiting:
+        weights = decided()
+        yield from ((decoded.rate, _mixed(weights, block)[0]) for block in waiting)
+
+
+@contextlib.contextmanager
+def _opened(path):
     try:
         container = open_media(path)
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -50,47 +229,132 @@ def load_audio(path, start=0.0, length=None):
             f"{path} cannot be read as audio or video ({reason(error)}): convert it, for instance to WAV or MP4."
         ) from error
     with container:
-        if not container.streams.audio:
-            raise InputError(f"{path} has no audio track: give a file that holds speech.")
-        blocks = decode_mono(container, path)
-        return _cut_and_resample(blocks, start, length, path)
+        yield container
 
 
-def decode_mono(container, path):
-    """Yields (rate, (samples,) float32 block) for every decoded piece of the container's first audio track.
+def _track(container, path):
+    """The audio track that players play, and what is to be said about it."""
+    tracks = container.streams.audio
+    if not tracks:
+        raise InputError(f"{path} has no audio track: give a file that holds speech.")
+    chosen = next((track for track in tracks if track.disposition & av.stream.Disposition.default), tracks[0])
+    if len(tracks) == 1:
+        return chosen, ()
+    number = [track.index for track in tracks].index(chosen.index) + 1
+    return chosen, (f"{path} has {len(tracks)} audio tracks: number {number}, which players play, was taken.",)
+
+
+class Decoded:
+    """The (channels, samples) float32 blocks of a track without a gap between them, for one iteration.
+
+    The first one begins at `start`, the last one ends after `length`, or with the track. What comes long before the
+    start is not decoded.
+
+    Args:
+        container, stream: PyAV's, newly opened.
+        path: the file, in the user's words.
+        start, length: the piece, in seconds on the file's time axis; a length of None is to the end.
+
+    Attributes:
+        rate: in Hz, once there is a block.
+        names: of the channels, as in `dicetalk.media.downmix.usual_downmix`.
+        reached: how far the track was read, in seconds; None where nothing was decoded.
 
     Raises:
-        InputError: the track is damaged, or its sampling rate is none that sound has; names `path`.
+        InputError: the track is damaged, or its sampling rate is none that sound has.
     """
-    import av
 
-    stream = container.streams.audio[0]
-    resampler = None
-    decoded = damaged = 0
-    try:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                damaged += 1
-                continue
-            for frame in frames:
-                check_rate(frame.sample_rate, path)
-                if resampler is None:
-                    resampler = SteadyResampler(frame.layout, frame.sample_rate)
-                    rate = frame.sample_rate
-                for block in resampler.resample(frame):
-                    decoded += 1
-                    yield rate, block.mean(axis=0, dtype=np.float32)
-    except InputError:
-        raise
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"The audio track of {path} is damaged ({reason(error)}): export it again.") from error
-    if damaged > decoded:
-        raise InputError(
-            f"The audio track of {path} is damaged ({damaged} of its {damaged + decoded} packets cannot be decoded): "
-            "export it again."
-        )
+    def __init__(self, container, stream, path, start=0.0, length=None):
+        self.rate = self.names = self.reached = None
+        self._container, self._stream, self._path, self._start, self._length = container, stream, path, start, length
+
+    def __iter__(self):
+        expected = cursor = None  # the samples where the next frame, and the next block, should begin
+        for seconds, block in self._frames():
+            if cursor is None:
+                cursor = round(self._start * self.rate)
+                end = math.inf if self._length is None else cursor + max(1, round(self._length * self.rate))
+            at = (expected or 0) if seconds is None else round(seconds * self.rate)
+            if expected is not None and at - expected <= _JITTER * self.rate:
+                at = expected
+            while at > cursor < end:
+                silence = int(min(at - cursor, self.rate, end - cursor))
+                yield np.zeros((len(block), silence), np.float32)
+                cursor += silence
+            expected = at + block.shape[1]
+            self.reached = max(self.reached or 0.0, expected / self.rate)
+            piece = block[:, max(0, cursor - at) : int(max(0, min(block.shape[1], end - at)))]
+            if piece.shape[1]:
+                yield piece
+                cursor = at + min(block.shape[1], end - at)
+            if cursor >= end:
+                return
+
+    def _frames(self):
+        """(seconds from the file's beginning, None where the file does not say; (channels, samples) float32)."""
+        resampler, origin, skipped_until = None, 0.0, -math.inf
+        decoded = damaged = 0
+        packets = self._container.demux(self._stream)
+        try:
+            while (packet := next(packets, None)) is not None:
+                if packet.pts is not None and packet.size:
+                    ends = float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin
+                    if ends < skipped_until:
+                        self.reached = ends
+                        continue
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError:
+                    damaged += 1
+                    continue
+                for frame in frames:
+                    check_rate(frame.sample_rate, self._path)
+                    if resampler is None:
+                        resampler = SteadyResampler(frame.layout, frame.sample_rate)
+                        self.rate, self.names = frame.sample_rate, _channel_names(frame.layout)
+                        origin = self._origin(frame)
+                        if self._start > _WORTH_SKIPPING:
+                            skipped_until = self._start - _PREROLL
+                            packets = self._skipped_to(origin + skipped_until, packets)
+                    seconds = None if frame.time is None else max(frame.time - origin, 0.0)
+                    for block in resampler.resample(frame):
+                        decoded += 1
+                        yield seconds, block
+                        seconds = None
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise InputError(
+                f"The audio track of {self._path} is damaged ({reason(error)}): export it again."
+            ) from error
+        if damaged > decoded:
+            raise InputError(
+                f"The audio track of {self._path} is damaged ({damaged} of its {damaged + decoded} packets cannot be "
+                "decoded): export it again."
+            )
+
+    def _origin(self, first):
+        """When the file begins, on FFmpeg's clock: with its first frame of sound, or with earlier pictures."""
+        cover = av.stream.Disposition.attached_pic
+        starts = [
+            float(stream.start_time * stream.time_base)
+            for stream in self._container.streams.video
+            if stream.start_time is not None and not stream.disposition & cover
+        ]
+        return min([first.time or 0.0, *starts])
+
+    def _skipped_to(self, seconds, packets):
+        """Packets from before that time on; or those that were there, to be counted."""
+        self._stream.codec_context.flush_buffers()
+        if _UNTIMED.isdisjoint(self._container.format.name.split(",")):
+            with contextlib.suppress(av.error.FFmpegError, OSError):
+                self._container.seek(int(seconds / self._stream.time_base), stream=self._stream)
+                self.reached = (self._container.duration or 0) / 1e6  # if nothing comes any more
+                return self._container.demux(self._stream)
+        return packets
+
+
+def _channel_names(layout):
+    names = tuple(channel.name for channel in layout.channels)
+    return None if any(name in ("NONE", "UNK", "") for name in names) else names
 
 
 class SteadyResampler:
@@ -107,91 +371,7 @@ class SteadyResampler:
         """A list of (channels, samples) float32 arrays."""
         source = frame.format.name, frame.layout.name, frame.sample_rate
         if source != self._source:
-            import av
-
             self._source, self._resampler = source, av.AudioResampler(**self._target)
         # Interleaved, as PyAV reads planes that are not there when a planar frame has 8 channels or more.
         blocks = self._resampler.resample(frame)
         return [block.to_ndarray().reshape(block.samples, -1).T for block in blocks]
-
-
-def _cut_and_resample(blocks, start, length, path):
-    import soxr
-
-    stream = None
-    seen = held = checked = 0
-    pieces = []
-    for rate, block in blocks:
-        if stream is None:
-            stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-            first = round(start * rate)
-            end = math.inf if length is None else first + round(length * rate)
-        wanted = block[max(0, first - seen) : max(0, min(len(block), end - seen))]
-        seen += len(block)
-        if len(wanted):
-            pieces.append(stream.resample_chunk(np.ascontiguousarray(wanted)))
-            held += len(pieces[-1])
-        if held >= checked + _MINUTE:
-            _require_memory(held, path)
-            checked = held
-        if seen >= end:
-            break
-    if stream is None:
-        raise InputError(f"The audio track of {path} holds no sound that can be decoded: export it again.")
-    if seen <= first:
-        raise InputError(
-            f"The audio's start, {start:g} s, is past the end of {path}, which lasts {seen / rate:.2f} s: "
-            "start earlier."
-        )
-    pieces.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    audio = np.concatenate(pieces)
-    if length is not None:
-        audio = audio[: max(1, round(length * SAMPLE_RATE))]
-    if not np.isfinite(audio).all():
-        raise InputError(f"The audio track of {path} holds samples that are not finite numbers: export it again.")
-    return audio
-
-
-def _require_memory(held, path):
-    """InputError unless there is memory for so many samples, and for the whole that they are joined to."""
-    require_memory(
-        f"{path}, as far as it was read,",
-        num_frames(held),
-        2 * 4 * SAMPLES_PER_FRAME,
-        free_memory("cpu") + 4 * held,
-        lambda seconds: f"give {seconds} s of it at most (--length {seconds})",
-    )
-
-
-def read_sound(path, start=0.0):
-    """The sound of a file as it is there, for a video that is made from it.
-
-    Args:
-        path: audio or video file; `dicetalk.media.audio.load_audio` checks whether it can be read.
-        start: where to start, in seconds.
-
-    Returns:
-        The sample rate, and an iterator over (channels, samples) float32 blocks of one or two channels.
-    """
-    with open_media(path) as container:
-        stream = container.streams.audio[0]
-        rate = stream.rate if stream.rate in AAC_RATES else OTHER_RATE
-        layout = "mono" if stream.channels == 1 else "stereo"
-    return rate, _sound_blocks(path, round(start * rate), rate, layout)
-
-
-def _sound_blocks(path, skip, rate, layout):
-    from .audio import SteadyResampler  # which imports PyTorch
-
-    resampler = SteadyResampler(layout, rate)
-    with open_media(path) as container:
-        for packet in container.demux(container.streams.audio[0]):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:  # a damaged packet is left out, as `load_audio` does
-                continue
-            for frame in frames:
-                for block in resampler.resample(frame):
-                    if block.shape[1] > skip:
-                        yield block[:, skip:]
-                    skip = max(0, skip - block.shape[1])
