@@ -254,11 +254,11 @@ def write(job, pipeline, latents, metadata):
     chunks = pipeline.decode(latents, job.decode_chunk_size)
     frames, total = (frame for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy()), len(latents)
     if job.fps == "25":
-        frames, total = double_frame_rate(frames), 2 * total - 1
+        frames, total = double_frame_rate(frames), 2 * total
     frames = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
     comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
-    sample_rate, sound = read_sound(job.audio, job.start)
+    sample_rate, sound = read_sound(job.audio, job.start, job.length)
     return write_video(job.output, frames, Fraction(job.fps), sound, sample_rate, metadata)
 
 

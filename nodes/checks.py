@@ -1,14 +1,41 @@
 """Checks of values that ComfyUI lets through."""
 
 import math
+from collections.abc import Mapping
+
+import torch
 
 from ..dicetalk.errors import InputError
+from ..dicetalk.model.audio import check_rate
 
 
 def require_picture(image, name):
     """InputError unless an IMAGE is (count, height, width, channels), not empty, in grey, in colour, or with alpha."""
     if image.ndim != 4 or image.numel() == 0 or image.shape[-1] not in (1, 3, 4):
         raise InputError(f"{name} has the shape {tuple(image.shape)}, which is no picture: check the node it is from.")
+
+
+def require_audio(audio, name):
+    """The waveform, (1, channels, samples), and the rate in Hz of an AUDIO; InputError unless it is one clip."""
+    if not isinstance(audio, Mapping) or not {"waveform", "sample_rate"} <= set(audio):
+        raise InputError(f"{name} is no AUDIO with a waveform and a sample_rate: check the node it is from.")
+    waveform, rate = audio["waveform"], audio["sample_rate"]
+    if not isinstance(waveform, torch.Tensor) or waveform.ndim != 3:
+        shape = tuple(waveform.shape) if isinstance(waveform, torch.Tensor) else type(waveform).__name__
+        raise InputError(
+            f"{name} has a waveform of {shape}, and a tensor of (1, channels, samples) is needed: check the node it is "
+            "from."
+        )
+    if len(waveform) != 1:
+        raise InputError(f"{name} holds a batch of {len(waveform)} clips, and one can be used: give one.")
+    if waveform.numel() == 0:
+        raise InputError(f"{name} holds no sound at all (0 samples): check the node it is from.")
+    try:
+        rate = float(rate)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} has the sample_rate {rate!r}: a number in Hz is needed.") from None
+    check_rate(rate if rate % 1 else int(rate), name)
+    return waveform, round(rate)
 
 
 def require_finite(**values):

@@ -1,14 +1,18 @@
 """DICE-Talk Audio Features."""
 
+import logging
+
 import comfy.model_management
 import comfy.utils
+import torch
 from comfy_api.latest import io
 
 from ..dicetalk.emotion.options import FPS
 from ..dicetalk.errors import InputError
+from ..dicetalk.media.downmix import of_waveform
 from ..dicetalk.memory import require_memory
-from ..dicetalk.model.audio import SAMPLE_RATE, check_rate, num_frames, resample
-from .checks import require_finite
+from ..dicetalk.model.audio import SAMPLE_RATE, resample
+from .checks import require_audio, require_finite
 from .types import Audio, DiceTalk, SpeechTokens
 
 
@@ -23,7 +27,7 @@ class DiceTalkAudioFeatures(io.ComfyNode):
             search_aliases=["speech", "lip sync", "whisper", "talking head"],
             inputs=[
                 DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
-                io.Audio.Input("audio", tooltip="Speech; any sampling rate, mixed to mono."),
+                io.Audio.Input("audio", tooltip="Speech; any sampling rate, mixed to mono for the model."),
                 io.Float.Input(
                     "start",
                     default=0.0,
@@ -45,7 +49,11 @@ class DiceTalkAudioFeatures(io.ComfyNode):
                 Audio.Output(display_name="audio_features", tooltip="For DICE-Talk Sampler or Guider."),
                 io.Int.Output(display_name="frames", tooltip="Number of video frames at 12.5 fps."),
                 io.Float.Output(display_name="seconds", tooltip="Length of the video in seconds."),
-                io.Audio.Output(display_name="audio", tooltip="The piece that is spoken, for Create Video."),
+                io.Audio.Output(
+                    display_name="audio",
+                    tooltip="The piece that is spoken, whole, and silence to the end of the last frame; for "
+                    "DICE-Talk Video or Create Video.",
+                ),
                 io.Float.Output(
                     display_name="fps", tooltip="12.5, for Create Video, whose own field takes whole numbers only."
                 ),
@@ -57,12 +65,7 @@ class DiceTalkAudioFeatures(io.ComfyNode):
         if audio is None:
             raise InputError("audio is empty: the video that it comes from has no sound track. Wire another AUDIO.")
         require_finite(start=start, length=length)
-        waveform, rate = audio["waveform"], audio["sample_rate"]
-        if len(waveform) != 1:
-            raise InputError(f"audio holds a batch of {len(waveform)} clips, and one can be spoken: give one.")
-        if waveform.shape[-1] == 0:
-            raise InputError("audio holds no sound at all (0 samples): check the node it is from.")
-        check_rate(rate, "audio")
+        waveform, rate = require_audio(audio, "audio")
         first = round(start * rate)
         piece = waveform[:, :, first : first + max(1, round(length * rate)) if length > 0 else None]
         if piece.shape[-1] == 0:
@@ -77,12 +80,10 @@ class DiceTalkAudioFeatures(io.ComfyNode):
             comfy.model_management.get_free_memory(comfy.model_management.intermediate_device()),
             lambda seconds: f"set length to {seconds} s at most",
         )
-        speech = resample(piece[0], rate)
-        if num_frames(len(speech)) == 0:
-            raise InputError(
-                f"The audio from {start:g} s on lasts {len(speech) / SAMPLE_RATE:.3f} s, but one video frame takes "
-                "0.080 s: use a longer piece."
-            )
+        mono, heard, notes = of_waveform(piece[0], "audio")
+        for note in notes:
+            logging.warning("DICE-Talk Audio Features: %s", note)
+        speech = resample(mono, rate)
         progress = comfy.utils.ProgressBar(1)
 
         def on_chunk(done, total):
@@ -91,5 +92,6 @@ class DiceTalkAudioFeatures(io.ComfyNode):
 
         tokens = SpeechTokens(*dicetalk.audio_tokens(speech, on_chunk))
         seconds = len(tokens.tokens) / FPS
-        spoken = {"waveform": piece[:, :, : round(seconds * rate)], "sample_rate": rate}
+        missing = round(seconds * rate) - heard.shape[-1]  # less than a frame; below 0 by what resampling left
+        spoken = {"waveform": torch.nn.functional.pad(heard, (0, max(missing, 0)))[None], "sample_rate": rate}
         return io.NodeOutput(tokens, len(tokens.tokens), seconds, spoken, FPS)

@@ -13,10 +13,12 @@ import torch
 from comfy_api.latest import Input, Types, io
 
 from ..dicetalk.errors import InputError
+from ..dicetalk.media.downmix import of_waveform
 from ..dicetalk.memory import is_out_of_memory
 from ..dicetalk.model.settings import LATENT_CHANNELS
 from ..dicetalk.sampling.decoding import CHUNK, CONTEXT, REACH, decode_in_chunks
 from ..dicetalk.sampling.finite import require_finite_frames
+from .checks import require_audio
 
 InterpModel = io.Custom("INTERP_MODEL")
 _NOT_FINITE_REMEDY = (
@@ -33,7 +35,8 @@ class LatentVideo(Input.Video):
         vae: ComfyUI's VAE.
         fps: of the latents; twice that comes out with an `interp_model`.
         audio: AUDIO of one clip; what is longer than the pictures is cut.
-        interp_model: ComfyUI's INTERP_MODEL, which adds a frame between every two: 2N - 1 in all.
+        interp_model: ComfyUI's INTERP_MODEL, which adds a frame between every two; the last one is there twice, so
+            that the video lasts as long: 2N in all.
         chunk_size, context: see `dicetalk.sampling.decoding`.
     """
 
@@ -42,7 +45,7 @@ class LatentVideo(Input.Video):
         self._fps = Fraction(fps).limit_denominator(1001) * (1 if interp_model is None else 2)
         self._chunk_size, self._context = chunk_size, context if _is_temporal(vae) else 0
         self._fits = None
-        self._first, self._stop = 0, len(latents) if interp_model is None else 2 * len(latents) - 1
+        self._first, self._stop = 0, len(latents) * (1 if interp_model is None else 2)
 
     def get_frame_count(self) -> int:
         return self._stop - self._first
@@ -149,7 +152,7 @@ class LatentVideo(Input.Video):
             yield from self._decoded(self._first, self._stop)
             return
         skip, left = self._first % 2, self.get_frame_count()
-        for piece in self._doubled(self._decoded(self._first // 2, self._stop // 2 + 1)):
+        for piece in self._doubled(self._decoded(self._first // 2, min(self._stop // 2 + 1, len(self._latents)))):
             piece = piece[skip : skip + left]
             skip, left = 0, left - len(piece)
             yield piece
@@ -200,6 +203,7 @@ class LatentVideo(Input.Video):
                 doubled = FrameInterpolate.execute(model, joined, 2).result[0]
             yield doubled if last is None else doubled[1:]
             last = piece[-1:]
+        yield last
 
 
 def _is_temporal(vae):
@@ -342,6 +346,10 @@ class DiceTalkVideo(io.ComfyNode):
             )
         if not math.isfinite(fps) or fps <= 0:
             raise InputError(f"fps is {fps}: give a positive number, 12.5 for DICE-Talk.")
-        if audio is not None and len(audio["waveform"]) != 1:
-            raise InputError(f"audio holds a batch of {len(audio['waveform'])} clips: give one.")
+        if audio is not None:
+            waveform, rate = require_audio(audio, "audio")
+            _, heard, notes = of_waveform(waveform[0], "audio")
+            for note in notes:
+                logging.warning("DICE-Talk Video: %s", note)
+            audio = {**audio, "waveform": heard[None], "sample_rate": rate}
         return io.NodeOutput(LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context))

@@ -124,15 +124,15 @@ def _audio(stream, encoder):
             if samples == size:
                 yield _heard(np.concatenate(held), encoder)
                 held, samples = [], 0
-    if num_frames(samples):
+    if num_frames(samples, published=True):
         yield _heard(np.concatenate(held), encoder)
 
 
 def _heard(samples, encoder):
-    count = num_frames(len(samples))
+    count = num_frames(len(samples), published=True)
     frames = samples[: count * SAMPLES_PER_FRAME].reshape(count, SAMPLES_PER_FRAME)
     mask = np.sqrt(np.square(frames, dtype=np.float64).mean(1)) > SILENCE
     if not mask.any():
         return np.zeros((count, encoder.config.d_model), np.float32), mask
-    windows = audio_features(encoder, samples)
+    windows = audio_features(encoder, samples, published=True)
     return windows[:, _OWN_POSITIONS, 1:].mean((1, 2)).numpy(), mask

@@ -265,7 +265,8 @@ def _audio_windows(config, inputs, device, dtype):
     from ..model.audio import SAMPLE_RATE, audio_features, resample
 
     encoder = _module("whisper", config.get("whisper", {}), device, dtype)
-    windows = audio_features(encoder, resample(inputs["waveform"], config.get("sampling_rate", SAMPLE_RATE)))
+    waveform = resample(inputs["waveform"], config.get("sampling_rate", SAMPLE_RATE))
+    windows = audio_features(encoder, waveform, published=True)
     flat = windows.flatten(1)
     return {
         "stats": torch.stack([flat.mean(dim=1), flat.std(dim=1)], dim=1),

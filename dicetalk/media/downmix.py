@@ -14,6 +14,7 @@ _INVERTED = -0.5  # correlation below which two channels are each other's invers
 _LOST = 1e-2  # of a channel's power: a mix that keeps less than that has lost it
 _SURELY_WHOLE_NUMBERS = 64  # no peak of a recording in floating point is so far above full scale
 _FULL_SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}
+_AT_ONCE = 2**20  # samples
 _SAID_FROM = 1.05  # compressed sound overshoots by a little all the time
 _USUAL = {6: ("FL", "FR", "FC", "LFE", "BL", "BR"), 8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")}
 
@@ -25,11 +26,13 @@ class Downmix:
     Attributes:
         model: (channels,) weights of the one channel that the model hears.
         video: (1 or 2, channels) weights of those that the video plays.
+        channels: (channels,) what each channel is multiplied by where all are kept.
         notes: sentences that a person should read: what was wrong with the recording, and what was done about it.
     """
 
     model: np.ndarray
     video: np.ndarray
+    channels: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -69,14 +72,14 @@ def usual_downmix(channels, names=None):
         names: FFmpeg's, such as ("FL", "FR", "FC", "LFE", "BL", "BR"); None where they are not known.
     """
     if channels == 1:
-        return Downmix(np.ones(1), np.ones((1, 1)))
+        return Downmix(np.ones(1), np.ones((1, 1)), np.ones(1))
     if channels == 2:
-        return Downmix(np.full(2, 0.5), np.eye(2))
+        return Downmix(np.full(2, 0.5), np.eye(2), np.ones(2))
     names = names or _USUAL.get(channels)
     if names is None:
-        return Downmix(np.full(channels, 1 / channels), np.full((2, channels), 1 / channels))
+        return Downmix(np.full(channels, 1 / channels), np.full((2, channels), 1 / channels), np.ones(channels))
     video = np.array([_sides(name) for name in names]).T
-    return Downmix(_HALF * video.sum(0), video)
+    return Downmix(_HALF * video.sum(0), video, np.ones(channels))
 
 
 def downmix_for(levels, what="The sound"):
@@ -98,7 +101,7 @@ def downmix_for(levels, what="The sound"):
     if not np.isfinite(products).all() or not np.isfinite(levels.peak):
         raise InputError(f"{what} holds samples that are not finite numbers (NaN or infinity): export it again.")
     usual = usual_downmix(len(products), levels.names)
-    model, video = usual.model, usual.video
+    model, video, signs = usual.model, usual.video, usual.channels
     power = products.diagonal()
     strongest = int(power.argmax())
     if power[strongest] > 0:
@@ -113,7 +116,38 @@ def downmix_for(levels, what="The sound"):
             video, mixed_peak = np.tile(model, (len(video), 1)), levels.peak
             notes.append(f"{what} is in channel {strongest + 1} alone, which was taken.")
     gain, note = full_scale(levels.peak, mixed_peak, what)
-    return Downmix(model * gain, video * gain, (*notes, *note))
+    return Downmix(model * gain, video * gain, signs * gain, (*notes, *note))
+
+
+def of_waveform(waveform, what):
+    """A recording that is a tensor: what the model hears, and what is kept of it for a video.
+
+    Args:
+        waveform: (channels, samples) tensor; whole numbers are on the scale of their type.
+        what: the recording, in the user's words.
+
+    Returns:
+        (samples,) float32 tensor; (channels, samples) tensor, the given one where nothing was wrong with it; and notes.
+
+    Raises:
+        InputError: samples that no recording has.
+    """
+    import torch
+
+    if not waveform.is_floating_point():
+        middle = 0.0 if waveform.dtype.is_signed else 128.0
+        waveform = (waveform.float() - middle) / 2.0 ** (8 * waveform.element_size() - 1)
+    levels = Levels()
+    for piece in waveform.detach().split(_AT_ONCE, dim=1):
+        levels.add(piece.float().cpu().numpy())
+    found = downmix_for(levels, what)
+    weights = torch.from_numpy(found.model).to(waveform.device, torch.float32)
+    mono = waveform[0].float() if len(waveform) == 1 else waveform.float().T @ weights
+    if len(waveform) == 1 and weights[0] != 1:
+        mono = mono * weights[0]
+    if (found.channels != 1).any():
+        waveform = waveform.float() * torch.from_numpy(found.channels[:, None]).to(waveform.device, torch.float32)
+    return mono, waveform, found.notes
 
 
 def full_scale(peak, mixed=None, what="The sound"):

@@ -11,10 +11,11 @@ SMALLEST_SIDE = 32  # what FFmpeg's minterpolate takes
 
 
 def double_frame_rate(frames):
-    """Put one motion-compensated frame between every two: N frames become 2N - 1, for twice the frame rate.
+    """Put one motion-compensated frame between every two: N frames become 2N, for twice the frame rate.
 
-    FFmpeg's `minterpolate` finds the motion. The frames at even positions are the given ones, unchanged. Streams:
-    three frames are held at a time.
+    FFmpeg's `minterpolate` finds the motion. The frames at even positions are the given ones, unchanged. The last one
+    is there twice, so that the video lasts as long as before and no sound at its end is lost; the published code gives
+    2N - 1. Streams: three frames are held at a time.
 
     Args:
         frames: iterable of (H, W, 3) arrays or PIL images, uint8 or float in 0..1, all of one size, no side under 32.
@@ -52,7 +53,8 @@ def double_frame_rate(frames):
             raise RuntimeError("FFmpeg's minterpolate filter returned fewer frames than expected.")
         yield waiting.pop(0)
         yield between
-    yield waiting.pop()
+    yield waiting[-1]
+    yield waiting[-1]
 
 
 class _Interpolator:

@@ -22,11 +22,19 @@ CHUNK_POSITIONS = 1500
 _POSITIONS_PER_FRAME = 4
 _POSITIONS_BEFORE = 4
 _POSITIONS_AFTER = 6
+_ROUNDING = 8  # samples
 
 
-def num_frames(samples):
-    """Number of video frames that `samples` samples of 16 kHz audio give."""
-    return (samples // 640) // 2
+def num_frames(samples, published=False):
+    """Number of video frames that `samples` samples of 16 kHz audio take.
+
+    The last one may be filled up with silence, so that nothing spoken is lost. Half a millisecond more than whole
+    frames, as resampling may leave, takes no further frame. With `published` the rest is dropped, as the published code
+    does.
+    """
+    if published:
+        return (samples // 640) // 2
+    return max(-(-(samples - _ROUNDING) // SAMPLES_PER_FRAME), min(samples, 1))
 
 
 def resample(waveform, rate):
@@ -74,7 +82,7 @@ def _check_finite(waveform):
         )
 
 
-def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
+def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None, published=False):
     """Run the Whisper encoder over speech and cut its hidden states into one window per video frame.
 
     Arguments and errors as for `feature_windows`, which needs no memory for the whole.
@@ -82,11 +90,11 @@ def audio_features(encoder, waveform, on_chunk=None, device=None, dtype=None):
     Returns:
         (frames, 10, layers + 1, width) float32 tensor on the CPU.
     """
-    return torch.cat(list(feature_windows(encoder, waveform, on_chunk, device, dtype)))
+    return torch.cat(list(feature_windows(encoder, waveform, on_chunk, device, dtype, published)))
 
 
 @torch.no_grad()
-def feature_windows(encoder, waveform, on_chunk=None, device=None, dtype=None):
+def feature_windows(encoder, waveform, on_chunk=None, device=None, dtype=None, published=False):
     """Run the Whisper encoder over speech and cut its hidden states into one window per video frame, piece by piece.
 
     Chunks of 30 s are encoded one at a time, each padded to 30 s. All hidden states (the embedding and every layer,
@@ -99,20 +107,21 @@ def feature_windows(encoder, waveform, on_chunk=None, device=None, dtype=None):
             cancel.
         device, dtype: where and in which precision the encoder computes; by default as its first convolution's weight
             is.
+        published: drop what does not fill a frame, as the published code does; see `num_frames`.
 
     Yields:
         (n, 10, layers + 1, width) float32 tensors on the CPU, the next frames after each chunk. They are views of
         overlapping windows: do not write to them.
 
     Raises:
-        InputError: not a (samples,) waveform, shorter than one frame (80 ms), or not finite.
+        InputError: not a (samples,) waveform, empty (as published: shorter than a frame, 80 ms), or not finite.
     """
     from transformers import WhisperFeatureExtractor
 
     waveform = torch.as_tensor(waveform).detach().to("cpu", torch.float32)
     if waveform.ndim != 1:
         raise InputError(f"The audio has shape {tuple(waveform.shape)}: mono audio of shape (samples,) is needed.")
-    left = num_frames(len(waveform))
+    left = num_frames(len(waveform), published)
     if left == 0:
         raise InputError(
             f"The audio lasts {len(waveform) / SAMPLE_RATE:.3f} s, and one video frame 0.080 s: use a longer piece."
@@ -122,7 +131,7 @@ def feature_windows(encoder, waveform, on_chunk=None, device=None, dtype=None):
     dtype = encoder.conv1.weight.dtype if dtype is None else dtype
 
     mel = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
-    positions = 2 * (len(waveform) // 640)
+    positions = 2 * (len(waveform) // 640) if published else _POSITIONS_PER_FRAME * left
     total = -(-positions // CHUNK_POSITIONS)
     kinds = encoder.config.encoder_layers + 1, encoder.config.d_model
     held = torch.zeros(_POSITIONS_BEFORE, *kinds)  # positions that the next frames see

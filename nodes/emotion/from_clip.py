@@ -1,5 +1,6 @@
 """DICE-Talk Emotion From Clip."""
 
+import logging
 import math
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +16,9 @@ from ...dicetalk.embedder.choice import choose_embedder
 from ...dicetalk.emotion.options import SUFFIX
 from ...dicetalk.emotion.text import one_line
 from ...dicetalk.errors import InputError
-from ...dicetalk.model.audio import check_rate
+from ...dicetalk.media.downmix import of_waveform
 from ...dicetalk.reading.clip import Clip, NoCue, waveform_stream
-from ..checks import require_finite, require_picture
+from ..checks import require_audio, require_finite, require_picture
 from ..types import DiceTalk, Emotion
 from .files import validated
 
@@ -243,7 +244,7 @@ def _clip(fps, video, images, audio, face_landmarks, face_detection_model):
         frames, seconds = _image_stream(images, rate), len(images) / rate
     if audio is not None:
         sound = _sound(audio, "audio")
-        seconds = max(seconds or 0.0, audio["waveform"].shape[-1] / audio["sample_rate"])
+        seconds = max(seconds or 0.0, audio["waveform"].shape[-1] / float(audio["sample_rate"]))
     if face_landmarks is not None:
         own = frame_times() if frame_times is not None and not fps else ()
         still = images is not None and len(images) == 1  # which holds for as long as need be
@@ -278,11 +279,11 @@ def _video_file(video):
 
 
 def _sound(audio, socket):
-    waveform = audio["waveform"]
-    if len(waveform) != 1:
-        raise InputError(f"{socket} holds a batch of {len(waveform)} clips, and one can be read: give one.")
-    check_rate(audio["sample_rate"], socket)
-    return waveform_stream(waveform[0].cpu(), audio["sample_rate"])
+    waveform, rate = require_audio(audio, socket)
+    mono, _, notes = of_waveform(torch.nan_to_num(waveform[0].cpu(), posinf=0.0, neginf=0.0), socket)
+    for note in notes:
+        logging.warning("DICE-Talk Emotion From Clip: %s", note)
+    return waveform_stream(mono[None], rate)
 
 
 def _image_stream(images, rate):

@@ -146,7 +146,7 @@ def test_unknown_choices(option, capsys):
     assert option in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("fps", "frames"), [("12.5", 5), ("25", 9)])
+@pytest.mark.parametrize(("fps", "frames"), [("12.5", 5), ("25", 10)])
 def test_a_video_is_made(generate, tmp_path, fps, frames):
     code, out, err = generate(fps=fps, emotion="happy:1.3", seed=7)
 

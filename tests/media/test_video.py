@@ -300,14 +300,15 @@ def test_full_disk(tmp_path):
 def test_doubling_keeps_the_given_frames_and_counts(count):
     given = moving_frames(count)
     doubled = list(double_frame_rate(given))
-    assert len(doubled) == max(0, 2 * count - 1)
+    assert len(doubled) == 2 * count
+    assert all(np.array_equal(*end) for end in [doubled[-2:]] * bool(count)), "the last frame is held"
     assert all(np.array_equal(a, b) for a, b in zip(doubled[::2], given))
 
 
 def test_frames_between_follow_the_motion():
     truth = moving_frames(13, size=128, step=3)
     doubled = list(double_frame_rate(truth[::2]))
-    assert len(doubled) == 13
+    assert len(doubled) == 14
     for position in range(1, 13, 2):
         blend = (truth[position - 1].astype(int) + truth[position + 1]) / 2
         between = slice(24, 104)  # away from the edges, where the test picture wraps around

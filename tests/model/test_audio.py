@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -58,16 +59,40 @@ def noise(samples, seed=0):
 
 
 def test_frames_last_80_ms():
-    assert [num_frames(samples) for samples in (0, 1279, 1280, 2559, 2560, 16000)] == [0, 0, 1, 1, 2, 12]
+    lengths = (0, 1, 1279, 1280, 1281, 1300, 2559, 2560, 16000)
+    assert [num_frames(samples) for samples in lengths] == [0, 1, 1, 1, 1, 2, 2, 2, 13]
+    assert [num_frames(samples, published=True) for samples in lengths] == [0, 0, 0, 1, 1, 1, 1, 2, 12]
+
+
+def test_the_end_of_speech_is_heard(encoder):
+    speech = noise(19180)  # 1.199 s
+    features = audio_features(encoder, speech)
+    assert len(features) == 15
+    filled = audio_features(encoder, torch.cat([speech, torch.zeros(20)]))
+    assert torch.equal(features, filled), "silence fills the last frame"
+    published = audio_features(encoder, speech, published=True)
+    assert len(published) == 14 and torch.equal(published[:12], features[:12])
+
+
+def test_whole_frames_are_heard_as_published(encoder):
+    speech = noise(32 * 16000)
+    assert torch.equal(audio_features(encoder, speech), audio_features(encoder, speech, published=True))
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 44099, 47999, 48000, 96000])
+@pytest.mark.parametrize("frames", [1, 5, 15, 12345])
+def test_whole_frames_at_an_odd_rate_stay_as_many(rate, frames):
+    for samples in {math.floor(frames * 0.08 * rate), math.ceil(frames * 0.08 * rate)}:
+        assert num_frames(len(resample(torch.zeros(samples), rate))) == frames
 
 
 def test_features_have_one_window_per_frame_and_zeros_beyond_the_ends(encoder):
-    features = audio_features(encoder, noise(16000))
+    features = audio_features(encoder, noise(15360))
     assert features.shape == (12, 10, 5, 8) and features.dtype == torch.float32
     assert not features[0, :4].any() and features[0, 4:].all(dim=-1).all(dim=-1).all()
     assert torch.equal(features[1, :6], features[0, 4:])
-    # Of the 50 positions the last frame sees the last ten.
-    assert features[-1].any(dim=-1).all()
+    # Of the 48 positions the last frame sees the last eight, and zeros after them.
+    assert features[-1, :8].any(dim=-1).all() and not features[-1, 8:].any()
 
 
 def test_last_state_is_the_normalized_one(encoder):
@@ -86,8 +111,14 @@ def test_chunks_of_30_seconds_are_encoded_on_their_own(encoder):
 
 def test_a_last_chunk_too_short_for_a_position_is_not_encoded(encoder):
     calls = []
-    audio_features(encoder, noise(30 * 16000 + 639), on_chunk=lambda done, total: calls.append((done, total)))
+
+    def tell(done, total):
+        calls.append((done, total))
+
+    audio_features(encoder, noise(30 * 16000 + 639), on_chunk=tell, published=True)
     assert calls == [(0, 1), (1, 1)]
+    audio_features(encoder, noise(30 * 16000 + 8), on_chunk=tell)
+    assert calls[2:] == [(0, 1), (1, 1)]
 
 
 def test_on_chunk_can_cancel(encoder):
@@ -124,7 +155,6 @@ def test_silence_is_fine(encoder):
 @pytest.mark.parametrize(
     "waveform, words",
     [
-        (torch.zeros(1279), "0.080 s"),
         (torch.zeros(0), "one video frame"),
         (torch.zeros(2, 16000), "mono"),
         (torch.full((16000,), float("nan")), "not finite"),
@@ -282,6 +312,6 @@ def test_the_names_in_the_module_agree():
 def test_pieces_are_the_whole_and_hold_no_more_than_their_30_seconds(encoder):
     waveform = noise(65 * 16000)
     pieces = list(feature_windows(encoder, waveform))
-    assert [len(piece) for piece in pieces] == [374, 375, 63]
+    assert [len(piece) for piece in pieces] == [374, 375, 64]
     assert torch.equal(torch.cat(pieces), audio_features(encoder, waveform))
     assert max(piece.untyped_storage().nbytes() for piece in pieces) <= 4 * 5 * 8 * (1500 + 10)

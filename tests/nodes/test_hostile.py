@@ -13,6 +13,8 @@ from comfy_server import PromptError
 from hostile_table import NAMES, Row, check, files, value
 from project import GRAPHS
 
+from dicetalk.model.audio import num_frames
+
 QUICK_START = json.loads((GRAPHS / "quick_start.json").read_text())
 NAN, INFINITY = math.nan, math.inf
 
@@ -36,7 +38,7 @@ class Parts:
     audio_token_bytes = 4 * 32 * 1024
 
     def audio_tokens(self, waveform, on_chunk):
-        return torch.zeros(1, 1, 1).expand(len(waveform) // 1280, 32, 1024), torch.zeros(1, 32, 1024)
+        return torch.zeros(1, 1, 1).expand(num_frames(len(waveform)), 32, 1024), torch.zeros(1, 32, 1024)
 
 
 def picture(*shape, fill=0.5):
@@ -117,14 +119,14 @@ SOCKETS = [
     image(
         "boxes, many", PICTURE, gives=r"face \(10.0, 10.0, 40.0, 40.0\)", boxes=[[BOX | {"width": 5.0}] * 9999 + [BOX]]
     ),
-    audio("silence", sound(fill=0.0), gives=r"^12 frames, 0.96 s, sound \(1, 1, 15360\)"),
-    audio("one sample", sound(1 / 16000), "lasts 0.000 s, but one video frame takes 0.080 s"),
-    audio("sound at 8 kHz", sound(rate=8000), gives=r"^12 frames, 0.96 s, sound \(1, 1, 7680\)"),
-    audio("sound at 192 kHz", sound(rate=192_000), gives=r"^12 frames, 0.96 s, sound \(1, 1, 184320\)"),
-    audio("sound of 8 channels", sound(channels=8), gives=r"^12 frames, 0.96 s, sound \(1, 8, 15360\)"),
+    audio("silence", sound(fill=0.0), gives=r"^13 frames, 1.04 s, sound \(1, 1, 16640\)"),
+    audio("one sample", sound(1 / 16000), gives=r"^1 frames, 0.08 s, sound \(1, 1, 1280\)"),
+    audio("sound at 8 kHz", sound(rate=8000), gives=r"^13 frames, 1.04 s, sound \(1, 1, 8320\)"),
+    audio("sound at 192 kHz", sound(rate=192_000), gives=r"^13 frames, 1.04 s, sound \(1, 1, 199680\)"),
+    audio("sound of 8 channels", sound(channels=8), gives=r"^13 frames, 1.04 s, sound \(1, 8, 16640\)"),
     audio("sound with NaN", sound(fill=NAN), "samples that are not finite numbers"),
     audio("sound of no length", sound(0), "audio holds no sound at all"),
-    audio("3 h of sound, the end", sound(10_800), gives=r"^112 frames, 8.96 s", start=10_791.0),
+    audio("3 h of sound, the end", sound(10_800), gives=r"^113 frames, 9.04 s", start=10_791.0),
     audio(
         "3 h of sound, past the end", sound(10_800), "start is 10801 s, but the audio lasts 10800.00 s", start=10_801.0
     ),
@@ -143,7 +145,7 @@ SOCKETS = [
     audio("sound at 1 GHz", sound() | {"sample_rate": 10**9}, "sampling rate of audio is 1000000000 Hz"),
     audio("start that is no number", sound(), "start is nan: give a finite number", start=NAN),
     audio("length that is no number", sound(), "length is nan: give a finite number", length=NAN),
-    audio("length below a sample", sound(), "one video frame takes 0.080 s", length=1e-6),
+    audio("length below a sample", sound(), gives=r"^1 frames, 0.08 s", length=1e-6),
 ]
 
 

@@ -2,8 +2,11 @@
 
 import importlib
 
+import numpy as np
 import pytest
 import torch
+
+from dicetalk.model.audio import num_frames
 
 
 class Parts:
@@ -11,12 +14,13 @@ class Parts:
 
     def audio_tokens(self, waveform, on_chunk):
         on_chunk(0, 1)
-        return torch.zeros(len(waveform) // 1280, 32, 1024), torch.zeros(1, 32, 1024)
+        self.heard = waveform
+        return torch.zeros(num_frames(len(waveform)), 32, 1024), torch.zeros(1, 32, 1024)
 
 
-def run(pack, audio, start=0.0, length=0.0):
+def run(pack, audio, start=0.0, length=0.0, parts=None):
     node = importlib.import_module(f"{pack.__name__}.nodes.speech").DiceTalkAudioFeatures
-    return node.execute(Parts(), audio, start, length).args
+    return node.execute(parts or Parts(), audio, start, length).args
 
 
 def sound(seconds=2.0, rate=44100, channels=2, batch=1):
@@ -25,9 +29,40 @@ def sound(seconds=2.0, rate=44100, channels=2, batch=1):
 
 def test_piece_and_its_sound_end_together(pack):
     tokens, frames, seconds, spoken, fps = run(pack, sound(), start=0.5, length=1.0)
-    assert frames == len(tokens.tokens) == 12
-    assert seconds == pytest.approx(12 / 12.5) and fps == 12.5
-    assert spoken["waveform"].shape == (1, 2, round(0.96 * 44100)) and spoken["sample_rate"] == 44100
+    assert frames == len(tokens.tokens) == 13
+    assert seconds == pytest.approx(13 / 12.5) and fps == 12.5
+    assert spoken["waveform"].shape == (1, 2, round(1.04 * 44100)) and spoken["sample_rate"] == 44100
+
+
+@pytest.mark.parametrize("seconds, frames", [(1.199, 15), (1.2, 15), (1.201, 16), (0.04, 1)])
+@pytest.mark.parametrize("rate", [44100, 22050])
+def test_nothing_spoken_is_lost(pack, seconds, frames, rate):
+    given = sound(seconds, rate)
+    _, count, _, spoken, _ = run(pack, given)
+    assert count == frames
+    samples = given["waveform"].shape[-1]
+    assert torch.equal(spoken["waveform"][:, :, :samples], given["waveform"])
+    assert not spoken["waveform"][:, :, samples:].any()
+
+
+def test_what_the_model_hears_is_what_the_video_plays(pack):
+    voice = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32))
+    plain = Parts()
+    run(pack, {"waveform": voice[None, None], "sample_rate": 48000}, parts=plain)
+    for channels in ((voice, -voice), (3 * 32768 * voice,), (10 * voice,)):
+        parts = Parts()
+        given = {"waveform": torch.stack(channels)[None], "sample_rate": 48000}
+        spoken = run(pack, given, parts=parts)[3]["waveform"][0, :, :48000]
+        assert np.corrcoef(parts.heard, plain.heard)[0, 1] > 0.9999
+        assert spoken.abs().max() <= 1.00001 and all(np.corrcoef(each, voice)[0, 1] > 0.9999 for each in spoken)
+
+
+def test_whole_numbers_are_on_the_scale_of_their_type(pack):
+    voice = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)).clamp(-0.99, 0.99)
+    for kind, number in ((torch.int16, 2**15), (torch.int32, 2**31)):
+        parts = Parts()
+        run(pack, {"waveform": (voice.double() * number).to(kind)[None, None], "sample_rate": 16000}, parts=parts)
+        torch.testing.assert_close(parts.heard, voice, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +71,15 @@ def test_piece_and_its_sound_end_together(pack):
         (None, {}, "no sound track"),
         (sound(batch=2), {}, "batch of 2 clips"),
         (sound(), {"start": 3.0}, "start is 3 s, but the audio lasts 2.00 s"),
-        (sound(), {"start": 1.95}, "one video frame takes 0.080 s"),
+        ({"waveform": torch.zeros(1, 16000), "sample_rate": 16000}, {}, r"waveform of \(1, 16000\), and a tensor of"),
+        ({"waveform": torch.zeros(16000), "sample_rate": 16000}, {}, r"waveform of \(16000,\), and a tensor of"),
+        ({"waveform": [0.0] * 16000, "sample_rate": 16000}, {}, "waveform of list, and a tensor of"),
+        ({"waveform": torch.zeros(1, 0, 16000), "sample_rate": 16000}, {}, "no sound at all"),
+        ({"waveform": torch.zeros(1, 1, 16000)}, {}, "audio is no AUDIO"),
+        ([torch.zeros(1, 1, 16000), 16000], {}, "audio is no AUDIO"),
+        (torch.zeros(1, 1, 16000), {}, "audio is no AUDIO"),
+        ({"waveform": torch.zeros(1, 1, 16000), "sample_rate": None}, {}, "sample_rate None"),
+        ({"waveform": torch.zeros(1, 1, 16000), "sample_rate": float("nan")}, {}, "sampling rate of audio is nan"),
         ({"waveform": torch.full((1, 1, 16000), float("nan")), "sample_rate": 16000}, {}, "not finite numbers"),
     ],
 )

@@ -162,9 +162,13 @@ def test_doubled_frames_are_those_of_frame_interpolate(make, images, interp_mode
     from comfy_extras.nodes_frame_interpolation import FrameInterpolate
 
     video = make(interp_model)
-    assert video.get_frame_count() == 2 * FRAMES - 1 and video.get_frame_rate() == 25
+    assert video.get_frame_count() == 2 * FRAMES and video.get_frame_rate() == 25
     doubled = video.get_components().images
-    torch.testing.assert_close(doubled, FrameInterpolate.execute(interp_model, images, 2).result[0], rtol=0, atol=1e-5)
+    between = FrameInterpolate.execute(interp_model, images, 2).result[0]
+    torch.testing.assert_close(doubled[:-1], between, rtol=0, atol=1e-5)
+    assert torch.equal(doubled[-1], doubled[-2]), "the last frame is held, as long as the sound lasts"
+    end = video.as_trimmed(1.0).get_components().images
+    torch.testing.assert_close(end, doubled[25:], rtol=0, atol=1e-5)
     part = video.as_trimmed(0.12, 0.4)  # from the third frame, which is one between two
     torch.testing.assert_close(part.get_components().images, doubled[3:13], rtol=0, atol=1e-5)
 
@@ -320,6 +324,8 @@ def test_a_folder_that_is_gone(small, make, tmp_path):
         ({"samples": {"samples": torch.zeros(2, 16, 8, 8)}}, "16 channels"),
         ({"fps": float("nan")}, "fps is nan"),
         ({"audio": {"waveform": torch.zeros(2, 1, 99), "sample_rate": 16000}}, "batch of 2"),
+        ({"audio": {"waveform": torch.zeros(1, 99), "sample_rate": 16000}}, "waveform of"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 99)}}, "audio is no AUDIO"),
     ],
 )
 def test_inputs_that_cannot_be_used(small, vae, latents, inputs, words):
@@ -334,7 +340,7 @@ def peaks(request, comfyui):
     """Peak memory: 5 s, which fill the encoder's look-ahead, and 20 s; and 20 s of which every frame is held."""
     short, long = streaming_memory.peaks([5, 20], request.param, side=256)
     (held,) = streaming_memory.peaks([20], request.param, side=256, keep=True)
-    assert short["frames"] == 123 and long["frames"] == held["frames"] == 499
+    assert short["frames"] == 124 and long["frames"] == held["frames"] == 500
     return short, long, held
 
 
@@ -396,7 +402,7 @@ def test_save_video_writes_a_playable_file(server, latents, small, comfy_nodes):
     outputs = server.run(graph(server, latents, between={"6": loader}, interp_model=["6", 0]))
     file = server.saved_file({"9": outputs["9"]})
     frames, rate, samples = read(str(file))
-    assert len(frames) == 2 * FRAMES - 1 and rate == 25 and samples
+    assert len(frames) == 2 * FRAMES and rate == 25 and samples
     with av.open(str(file)) as container:
         assert "DiceTalkVideo" in container.metadata["prompt"]
 
