@@ -1,5 +1,6 @@
 """Checks of values that ComfyUI lets through."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 
@@ -43,3 +44,12 @@ def require_finite(**values):
     for name, value in values.items():
         if not math.isfinite(value):
             raise InputError(f"{name} is {value}: give a finite number.")
+
+
+def digest(value):
+    """SHA-256 of a value's text, for `fingerprint_inputs`.
+
+    ComfyUI writes a fingerprint into the graph that every saved image and video holds, where the names and folders of
+    a person's files have no place.
+    """
+    return hashlib.sha256(repr(value).encode(errors="surrogatepass")).hexdigest()

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..dicetalk.checkpoints.finding import find_checkpoints, resolve_checkpoint
+from .checks import digest
 from .types import DiceTalk
 
 FOLDER = "dicetalk"
@@ -82,11 +83,11 @@ class DiceTalkLoader(io.ComfyNode):
         """Differs once a file of the checkpoint came, went or changed, as after a download."""
         found = find_checkpoints(checkpoint_roots()).get(checkpoint)
         if found is None:
-            return []
+            return ""
         folders = [folder for folder in (found.whisper, found.emotions) if folder]
         files = [*found.files.values(), *(path for folder in folders for path in sorted(folder.iterdir()))]
         stats = [(str(path), path.stat()) for path in files if path.is_file()]
-        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
     @classmethod
     def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:

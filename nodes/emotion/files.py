@@ -9,6 +9,7 @@ from ...dicetalk.emotion.files import EmotionLibrary, check_name, load_emotion, 
 from ...dicetalk.emotion.parsing import to_text
 from ...dicetalk.errors import InputError
 from ...dicetalk.files import sha256_of
+from ..checks import digest
 from ..preview import shown_saved
 from ..types import Emotion
 
@@ -41,9 +42,10 @@ def emotion_library(dicetalk):
 
 
 def fingerprint(names):
-    """Name → SHA-256 of the file for those among the names that are saved: differs once one is saved again."""
+    """Differs once the file of one of the names is saved again, comes or goes; "" as long as none is saved."""
     files = saved_emotions()
-    return {name: sha256_of(files[name]) for name in names if name in files}
+    found = {name: sha256_of(files[name]) for name in names if name in files}
+    return digest(found) if found else ""
 
 
 def validated(check, value):
