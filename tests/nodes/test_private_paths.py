@@ -11,6 +11,7 @@ from PIL import Image
 from project import ROOT
 
 GRAPH = json.loads((Path(__file__).parent / "graphs" / "quick_start.json").read_text())
+GRAPH["3"]["inputs"]["vae_name"] = "small_vae.safetensors"  # quick; what is saved beside the pictures is the same
 ABSOLUTE = re.compile(r"/.+/.|[A-Za-z]:[\\/]|~[\\/]|\\\\")
 
 
