@@ -20,6 +20,7 @@ from .routes import register_routes
 from .sampling.sampler import DiceTalkGuider, DiceTalkSampler
 from .speech import DiceTalkAudioFeatures
 from .video import DiceTalkVideo
+from .words import show_plain_errors, speak_comfyui
 
 
 class DiceTalkExtension(ComfyExtension):
@@ -28,6 +29,7 @@ class DiceTalkExtension(ComfyExtension):
         register_emotions_folder()
         register_embedder_folders()
         register_routes()
+        show_plain_errors()
 
     async def get_node_list(self):
         nodes = [
@@ -51,6 +53,8 @@ class DiceTalkExtension(ComfyExtension):
             logging.warning(problem)
             for node in nodes:
                 _refuse(node, problem)
+        for node in nodes:
+            speak_comfyui(node)
         return nodes
 
 

@@ -24,6 +24,7 @@ from ..dicetalk.checkpoints.finding import PARTS, find_checkpoints
 from ..dicetalk.errors import InputError
 from ..dicetalk.files import require_space
 from .loader import checkpoint_roots
+from .words import in_comfyui
 
 GROUPS = ("dice-talk", "whisper", "emotions")
 """What the loader loads. Stable Video Diffusion is the business of ComfyUI's own loaders."""
@@ -70,7 +71,7 @@ class Download:
             if self._stop.is_set():  # whatever came of it
                 pass
             elif isinstance(problem, InputError):
-                error = str(problem)
+                error = in_comfyui(str(problem))
             else:
                 logging.exception("DICE-Talk: the download failed")
                 error = f"The download failed ({type(problem).__name__}: {problem}); see ComfyUI's log."

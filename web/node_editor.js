@@ -33,6 +33,9 @@ export function addEditor(node, name, content, height) {
     const frame = element("div", { class: "dicetalk-editor", style: `min-height: ${height}px` }, content);
     const widget = node.addDOMWidget(name, "dicetalk_editor", frame, { serialize: false, getMinHeight: () => height });
     widget.serialize = false;
+    // ComfyUI's side panel draws the widgets of a selected node and leaves its own width in them, which the frontend
+    // would then take for the editor's in the node. The editor is as wide as its node, whatever is written there.
+    Object.defineProperty(widget, "width", { configurable: true, get() {}, set() {} });
     // The frontend has shortcuts of single letters, and opens its node search on a double click.
     frame.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
     frame.addEventListener("dblclick", (event) => event.stopPropagation());

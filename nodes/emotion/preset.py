@@ -98,8 +98,7 @@ def known_emotion(dicetalk, library, name):
     if name in library:
         return library[name]
     remedy = (
-        "click Download in Load DICE-Talk, or run `python -m dicetalk download --only emotions --output "
-        f"{dicetalk.checkpoint.root}`"
+        f"click Download in Load DICE-Talk, which puts it into {dicetalk.checkpoint.root}"
         if name in NAMES
         else "save it by Save DICE-Talk Emotion"
     )
