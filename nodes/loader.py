@@ -40,7 +40,7 @@ class DiceTalkLoader(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkLoader",
             display_name="Load DICE-Talk",
-            category="DICE-Talk",
+            category="DICE-Talk/loaders",
             description="Loads a DICE-Talk checkpoint: the MODEL that draws, and the parts that hear and feel.",
             search_aliases=["dice talk", "talking head", "lip sync", "avatar", "portrait animation", "emotion"],
             inputs=[

@@ -17,7 +17,7 @@ class DiceTalkPasteBack(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkPasteBack",
             display_name="DICE-Talk Paste Back",
-            category="DICE-Talk",
+            category="DICE-Talk/video",
             description="Puts the frames of a cropped portrait back into the picture that it was cut from, with a "
             "soft edge, so that a face in a large photograph talks in place.",
             search_aliases=["uncrop", "paste face", "stitch", "composite face", "inpaint crop", "talking photo"],

@@ -23,10 +23,10 @@ class DiceTalkPortrait(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkPortrait",
             display_name="DICE-Talk Portrait",
-            category="DICE-Talk",
+            category="DICE-Talk/input",
             description="Prepares the image that is to talk: finds the face (or takes a box or a mask), crops and "
             "resizes, and encodes it.",
-            search_aliases=["talking head", "avatar", "portrait animation", "face"],
+            search_aliases=["talking head", "avatar", "portrait animation", "face animation", "face"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of one person. Of a batch, the first is used."),
                 io.ClipVision.Input(

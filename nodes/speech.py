@@ -15,6 +15,8 @@ from ..dicetalk.model.audio import SAMPLE_RATE, resample
 from .checks import require_audio, require_finite
 from .types import Audio, DiceTalk, SpeechTokens
 
+_SILENT = 1e-3  # of full scale, -60 dB: quieter than a room in which nobody speaks
+
 
 class DiceTalkAudioFeatures(io.ComfyNode):
     @classmethod
@@ -22,9 +24,9 @@ class DiceTalkAudioFeatures(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkAudioFeatures",
             display_name="DICE-Talk Audio Features",
-            category="DICE-Talk",
+            category="DICE-Talk/input",
             description="Turns speech into what the UNet hears: one set of tokens per video frame (12.5 a second).",
-            search_aliases=["speech", "lip sync", "whisper", "talking head"],
+            search_aliases=["speech", "lip sync", "whisper", "talking head", "audio driven"],
             inputs=[
                 DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
                 io.Audio.Input("audio", tooltip="Speech; any sampling rate, mixed to mono for the model."),
@@ -84,6 +86,8 @@ class DiceTalkAudioFeatures(io.ComfyNode):
         for note in notes:
             logging.warning("DICE-Talk Audio Features: %s", note)
         speech = resample(mono, rate)
+        if float(piece.abs().max()) < _SILENT:
+            logging.warning("DICE-Talk Audio Features: the audio is silent, so the portrait will hardly speak.")
         progress = comfy.utils.ProgressBar(1)
 
         def on_chunk(done, total):

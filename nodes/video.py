@@ -289,7 +289,7 @@ class DiceTalkVideo(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkVideo",
             display_name="DICE-Talk Video",
-            category="DICE-Talk",
+            category="DICE-Talk/video",
             description="The video of a sampled LATENT, with its sound, for Save Video: decoded and written a few "
             "frames at a time, so that a long clip takes no more memory than a short one.",
             search_aliases=["vae decode", "create video", "long video", "streaming", "talking head", "frame rate"],

@@ -1,16 +1,17 @@
 // How emotions look in the editors. Colours are never alone: a name is always beside them.
 
+// Those of the charts, in dicetalk/emotion/drawing.py; a test compares the two.
 const COLOURS = {
-    angry: "#e2504c",
-    contempt: "#2fa39b",
-    disgusted: "#7ea43a",
-    fear: "#9163d4",
-    happy: "#e8b31f",
-    neutral: "#8d8f98",
-    sad: "#4a86d9",
-    surprised: "#ef8a3c",
+    angry: "#d55e00",
+    contempt: "#cc79a7",
+    disgusted: "#009e73",
+    fear: "#0072b2",
+    happy: "#f0e442",
+    neutral: "#cdcdcd",
+    sad: "#56b4e9",
+    surprised: "#e69f00",
 };
-const OTHER = "#b0799c"; // saved and wired emotions
+const OTHER = "#96a5be"; // saved and wired emotions
 
 export const NAMES = Object.keys(COLOURS);
 

@@ -11,6 +11,8 @@ _INK, _FAINT, _NOTHING = (40, 40, 40), (120, 120, 120), (246, 246, 246)
 _SIZE, _PAD = 15, 16
 _PLOT, _ROW, _GAP = 720, 130, 34
 _LONGEST_NAME = 48
+GUESS = 0.1
+"""Below this sureness what was read is called a guess, and drawn pale."""
 
 
 def chart(reading, name="clip"):
@@ -38,10 +40,10 @@ def chart(reading, name="clip"):
     end = float(times[-1] + (times[-1] - times[-2]) / 2) if len(times) > 1 else 2 * float(times[0])
     for number, (cue, track) in enumerate(reading.tracks.items()):
         y = top + number * (_ROW + _GAP)
-        image.paste(_areas(track, times, end), (left, y))
+        image.paste(_faded(_areas(track, times, end), reading.sureness[cue]), (left, y))
         draw.rectangle((left - 1, y - 1, right, y + _ROW), outline=_FAINT)
         draw.text((left - 40, y + _ROW / 2 - 9), cue, _INK, font, anchor="rm")
-        draw.text((left - 40, y + _ROW / 2 + 9), f"{reading.sureness[cue]:.0%} sure", _FAINT, small, anchor="rm")
+        draw.text((left - 40, y + _ROW / 2 + 9), _how_sure(reading.sureness[cue]), _FAINT, small, anchor="rm")
         for share in (0, 0.5, 1):
             draw.text((left - 6, y + _ROW * (1 - share)), f"{share:.0%}", _FAINT, small, anchor="rm")
         _draw_times(draw, left, y + _ROW, end, small, number == len(reading.tracks) - 1)
@@ -62,6 +64,17 @@ def _areas(track, times, end):
     picture = colours[band]
     picture[:, np.isnan(shares[:, 0])] = _NOTHING
     return Image.fromarray(picture)
+
+
+def _how_sure(sureness):
+    return f"{sureness:.0%} sure" if sureness >= GUESS else f"a guess ({sureness:.0%})"
+
+
+def _faded(areas, sureness):
+    """A guess is drawn pale, so that it does not look like something that was read."""
+    from PIL import Image
+
+    return areas if sureness >= GUESS else Image.blend(areas, Image.new("RGB", areas.size, "white"), 0.65)
 
 
 def _draw_times(draw, left, bottom, end, font, numbers):
@@ -98,5 +111,5 @@ def _draw_legend(draw, x, y, reading, font, small):
         draw.text((x + 24, top + 7), NAMES[column], _INK, font, anchor="lm")
         draw.text((x + 160, top + 7), f"{weights[column]:.0%}", _INK, font, anchor="rm")
     below = y + 22 + 24 * len(NAMES) + 8
-    draw.text((x, below), f"{reading.sureness['combined']:.0%} sure overall", _INK, font, anchor="lt")
+    draw.text((x, below), f"overall: {_how_sure(reading.sureness['combined'])}", _INK, font, anchor="lt")
     draw.text((x, below + 24), "blank: nothing to read", _FAINT, small, anchor="lt")

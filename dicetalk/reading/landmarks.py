@@ -36,9 +36,9 @@ def read_landmarks(path):
     """The Landmarks of a file.
 
     .npy: (frames, 52) numbers, columns as MediaPipe orders them (`clip.BLENDSHAPES`).
-    .csv: a first row with the names of the blendshapes, such as jawOpen or JawOpen (Live Link Face), in any order; a
-    column time, seconds or timestamp if there is one (milliseconds where its name or its steps say so), Timecode or frame; other
-    columns are passed over. Empty fields mean no face. Of action units see `landmark_tables`.
+    .csv: a first row with the names of the blendshapes, such as jawOpen or JawOpen (Live Link Face), in any order, and
+    optionally a column time, seconds or timestamp (milliseconds where its name or its steps say so), Timecode or frame;
+    other columns are passed over. Empty fields mean no face. Of action units see `landmark_tables`.
     .safetensors: a tensor "blendshapes", (frames, 52), and in the metadata optionally "fps" and "names", the columns'
     names with commas between them.
     A row of NaN is a frame without a face. Values of 0 to 100 are percent.

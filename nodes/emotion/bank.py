@@ -25,7 +25,7 @@ class DiceTalkEmotionBank(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkEmotionBank",
             display_name="DICE-Talk Emotion Bank",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Sets how an emotion reads the codes of the Emotion Bank, and shows which codes it uses and "
             "how it correlates with others there.",
             search_aliases=["codebook", "emotion retrieval", "emotion inspector", "emotion heat map", "top-k"],

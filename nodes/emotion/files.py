@@ -67,7 +67,7 @@ class DiceTalkSaveEmotion(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkSaveEmotion",
             display_name="Save DICE-Talk Emotion",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Saves an emotion, a mix or a whole timeline under a name. DICE-Talk Emotion then lists it, "
             "and DICE-Talk Emotion Timeline knows its name.",
             search_aliases=["save emotion", "store expression", "emotion preset", "write emotion"],
@@ -118,7 +118,7 @@ class DiceTalkLoadEmotion(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkLoadEmotion",
             display_name="Load DICE-Talk Emotion",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Loads a saved emotion, mix or timeline. It needs no checkpoint.",
             search_aliases=["load emotion", "saved expression", "emotion preset", "read emotion"],
             inputs=[

@@ -61,7 +61,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkEmotionFromClip",
             display_name="DICE-Talk Emotion From Clip",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Reads an emotion from a reference clip: from the face's expression and the sound of the "
             "voice. This is not the embedder of the paper, whose weights were never released.",
             search_aliases=[

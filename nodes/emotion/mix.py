@@ -27,7 +27,7 @@ class DiceTalkEmotionMix(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkEmotionMix",
             display_name="DICE-Talk Emotion Mix",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Mixes emotions by weights. The node grows: a new input appears when the last one is wired.",
             search_aliases=["blend emotions", "combine emotions", "emotion average", "compound emotion"],
             inputs=[

@@ -16,7 +16,7 @@ class DiceTalkEmotion(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkEmotion",
             display_name="DICE-Talk Emotion",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="One of the eight emotions that DICE-Talk was published with, or a saved one.",
             search_aliases=["emotion", "expression", "mood", "happy", "sad", "angry", "facial expression"],
             inputs=[

@@ -23,7 +23,7 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkEmotionTimeline",
             display_name="DICE-Talk Emotion Timeline",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Emotions placed in time, in the editor or as text. The first is held before its time, the "
             "last after its own. Without times, the text is one emotion for the whole clip.",
             search_aliases=["emotion keyframes", "emotion schedule", "change emotion over time", "emotion curve"],

@@ -21,7 +21,7 @@ class DiceTalkEmotionWheel(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkEmotionWheel",
             display_name="DICE-Talk Emotion Wheel",
-            category="DICE-Talk",
+            category="DICE-Talk/emotion",
             description="Mixes the published emotions on a wheel: drag toward an emotion, and further out for more of "
             "it. The centre is neutral. The numbers are what counts; the wheel shows and sets them.",
             search_aliases=["emotion mixer", "emotion wheel", "mood wheel", "blend emotions", "expression", "emotion"],

@@ -191,7 +191,7 @@ class DiceTalkGuider(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkGuider",
             display_name="DICE-Talk Guider",
-            category="DICE-Talk",
+            category="DICE-Talk/sampling",
             description="Three-way guidance over sliding windows as a GUIDER for SamplerCustomAdvanced, with any "
             "sampler, sigmas and noise.",
             search_aliases=["guider", "talking head", "lip sync"],
@@ -213,10 +213,13 @@ class DiceTalkSampler(io.ComfyNode):
         return io.Schema(
             node_id="DiceTalkSampler",
             display_name="DICE-Talk Sampler",
-            category="DICE-Talk",
+            category="DICE-Talk/sampling",
             description="Makes the portrait talk: portrait, speech and emotion in, the LATENT of a video of 12.5 "
             "frames a second out. DICE-Talk Video makes a video of it; VAE Decode gives its frames.",
-            search_aliases=["talking head", "lip sync", "avatar", "portrait animation", "emotion", "dice talk"],
+            search_aliases=[
+                *("talking head", "lip sync", "avatar", "portrait animation", "emotion", "dice talk"),
+                *("face animation", "audio driven"),
+            ],
             inputs=[
                 *_inputs(),
                 io.Int.Input(

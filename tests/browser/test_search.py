@@ -11,6 +11,8 @@ EMPTY = {"nodes": [], "links": [], "groups": [], "version": 0.4}
         ("talking", "DICE-Talk Sampler"),
         ("lip sync", "DICE-Talk Sampler"),
         ("avatar", "Load DICE-Talk"),
+        ("face animation", "DICE-Talk Sampler"),
+        ("audio driven", "DICE-Talk Sampler"),
         ("portrait animation", "DICE-Talk Portrait"),
         ("emotion", "DICE-Talk Emotion Wheel"),
     ],

@@ -1,6 +1,9 @@
+import re
+
 import numpy as np
 import pytest
 from emotions import make_priors
+from project import ROOT
 
 from dicetalk.emotion.drawing import COLOURS
 from dicetalk.emotion.options import NAMES
@@ -8,6 +11,12 @@ from dicetalk.emotion.parsing import parse_emotion
 from dicetalk.emotion.picture import bars, emotion_picture, mix_picture, timeline_picture, weights_of_eight
 
 PRIORS = make_priors()
+
+
+def test_the_page_has_the_colours_of_the_charts():
+    text = (ROOT / "web" / "emotion_look.js").read_text(encoding="utf-8")
+    page = dict(re.findall(r"^    (\w+): \"(#[0-9a-f]{6})\",$", text, re.MULTILINE))
+    assert page == {name: "#" + "".join(f"{part:02x}" for part in colour) for name, colour in COLOURS.items()}
 
 
 def weights(text, priors=PRIORS):

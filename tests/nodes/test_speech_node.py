@@ -86,3 +86,11 @@ def test_whole_numbers_are_on_the_scale_of_their_type(pack):
 def test_what_cannot_be_used_is_named(pack, audio, options, problem):
     with pytest.raises(ValueError, match=problem):
         run(pack, audio, **options)
+
+
+def test_silence_gets_a_warning_and_speech_none(pack, caplog):
+    run(pack, sound())
+    assert "silent" not in caplog.text
+    silent = {"waveform": torch.zeros(1, 1, 32000), "sample_rate": 16000}
+    assert run(pack, silent)[1] == 25
+    assert "the audio is silent" in caplog.text

@@ -4,7 +4,7 @@ from PIL import ImageChops
 
 from dicetalk.emotion.drawing import COLOURS
 from dicetalk.emotion.options import NAMES
-from dicetalk.reading.chart import _clock, _tick, chart
+from dicetalk.reading.chart import _clock, _how_sure, _tick, chart
 from dicetalk.reading.clip import Reading
 
 
@@ -76,3 +76,12 @@ def test_the_title_names_the_clip_and_long_names_are_cut():
 def test_times_are_round():
     assert [_tick(end) for end in (0.5, 3, 30, 200, 3600, 36000)] == [0.1, 0.5, 5, 30, 600, 7200]
     assert [_clock(90, end) for end in (100, 200, 4000)] == ["90 s", "1:30", "0:01:30"]
+
+
+def test_what_is_hardly_sure_is_drawn_as_a_guess():
+    tracks = {"combined": np.tile(of("happy"), (10, 1))}
+    sure, unsure = reading(tracks), reading(tracks)
+    unsure.sureness["combined"] = 0.01
+    assert share_of(chart(sure), COLOURS["happy"]) > 0.1
+    assert share_of(chart(unsure), COLOURS["happy"]) < 0.002, "in the legend only"
+    assert _how_sure(0.01) == "a guess (1%)" and _how_sure(0.4) == "40% sure"

@@ -368,7 +368,7 @@ def test_every_emotion_node_has_all_its_help(server):
     for kind in ("Emotion", "EmotionMix", "EmotionTimeline", "EmotionBank", "SaveEmotion", "LoadEmotion"):
         name = f"DiceTalk{kind}"
         node = server.get(f"/object_info/{name}")[name]
-        assert node["category"] == "DICE-Talk" and node["description"] and node["search_aliases"]
+        assert node["category"] == "DICE-Talk/emotion" and node["description"] and node["search_aliases"]
         inputs = node["input"]["required"] | node["input"].get("optional", {})
         for label, (_, options) in inputs.items():
             assert options.get("tooltip"), f"{name}.{label} has no tooltip"
