@@ -10,7 +10,7 @@ import textwrap
 from . import __version__
 from .errors import InputError
 
-COMMANDS = ("generate", "verify", "download", "convert", "tiny", "bench", "emotion", "train-embedder")
+COMMANDS = ("generate", "verify", "download", "convert", "tiny", "bench", "emotion", "drawn", "train-embedder")
 
 
 def _module(name):

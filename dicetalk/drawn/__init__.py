@@ -8,7 +8,7 @@ import importlib
 
 _EXPORTS = {
     "Person": "person",
-    "Pose": "face",
+    "Pose": "pose",
     "draw": "face",
     "face_box": "face",
     "lip_gap": "face",

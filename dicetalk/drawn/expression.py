@@ -10,8 +10,8 @@ from ..emotion.options import NAMES
 from ..errors import InputError
 from ..reading.clip import BLENDSHAPES
 from ..reading.face_actions import FEATURES, PROTOTYPES, UNITS
-from .face import Pose
 from .person import usual_form
+from .pose import Pose
 
 LEVELS = (1, 2, 3)
 STRENGTHS = (0.4, 0.65, 0.9)  # of the movements, by level; less than 0.4 hardly shows at 64 pixels

@@ -64,7 +64,7 @@ class Voice:
         pitch: usual, in Hz.
         formants: factor on the formants' frequencies; a shorter vocal tract has more.
         rate: factor on the speed.
-        brightness: dB an octave above 1 kHz, added to a usual voice's.
+        brightness: dB an octave above 500 Hz, added to a usual voice's.
         breath: amplitude of breath, relative to the voice.
     """
 

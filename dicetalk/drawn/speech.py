@@ -91,14 +91,14 @@ class Prosody:
 
 # The directions follow the reviews that `reading.voice` names.
 PROSODY = {
-    "angry": Prosody(3.0, 1.5, 1.12, 5.0, 2.5, end=-4.0),
-    "contempt": Prosody(-1.5, 0.8, 0.9, -1.0, -0.5, end=-5.0),
-    "disgusted": Prosody(-2.0, 1.15, 0.86, 1.0, 0.3, end=-4.5),
-    "fear": Prosody(4.5, 1.1, 1.18, 0.0, 0.5, 0.08, 0.03, end=0.0),
-    "happy": Prosody(3.5, 1.8, 1.06, 2.0, 1.2, end=-1.0),
+    "angry": Prosody(3.0, 1.6, 1.12, 5.0, 4.0, end=-4.0),
+    "contempt": Prosody(-1.5, 0.8, 0.9, -1.0, -1.0, end=-5.0),
+    "disgusted": Prosody(-2.0, 1.15, 0.86, 1.0, 0.5, end=-4.5),
+    "fear": Prosody(4.5, 1.2, 1.18, 0.0, 2.5, 0.08, 0.03, end=0.0),
+    "happy": Prosody(3.5, 1.8, 1.06, 2.0, 2.5, end=-1.0),
     "neutral": Prosody(),
-    "sad": Prosody(-2.5, 0.5, 0.8, -5.0, -2.0, 0.07, end=-3.5),
-    "surprised": Prosody(4.5, 2.0, 1.0, 2.5, 1.0, end=5.0),
+    "sad": Prosody(-2.5, 0.5, 0.8, -5.0, -4.0, 0.07, end=-3.5),
+    "surprised": Prosody(4.5, 2.0, 1.0, 2.5, 2.0, end=5.0),
 }
 
 
@@ -273,7 +273,7 @@ def _sound(tracks, pitch, voice, prosody, share, samples, random):
     at = {name: np.interp(centres, steps, track)[:, None] for name, track in tracks.items() if name != "lengths"}
     tract = _resonances(at, voice.formants, frequency)
     brightness = voice.brightness + share * prosody.brightness
-    octaves = np.log2(np.maximum(frequency, 62.5) / 1000)
+    octaves = np.log2(np.maximum(frequency, 62.5) / 500)
     tilt = 10 ** ((-6.0 * octaves.clip(-4, None) + brightness * octaves.clip(0, None)) / 20) / (
         1 + 250 / np.maximum(frequency, 30)
     )

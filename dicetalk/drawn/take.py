@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..reading.clip import BLENDSHAPES
 from . import face
 from .expression import CLASSES, COLUMN, expression, head, most, strength
-from .face import Pose
 from .person import Person
+from .pose import Pose
 from .sentences import SENTENCES, phonemes
 from .speech import FPS, MOUTH, speak
 

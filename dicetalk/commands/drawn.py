@@ -1,0 +1,74 @@
+"""Draw people who never lived: a sheet of faces with their emotions, or one of them who says a sentence.
+
+They are the world that this project trains and measures in where no recordings can be had. The same numbers give the
+same people, pictures and sound. A video comes with its landmarks (.csv) and a portrait (.png) beside it."""
+
+HELP = "draw people: a sheet of their emotions, or a talking take with its landmarks and portrait"
+
+
+def add_arguments(parser):
+    parser.add_argument("--sheet", metavar="PNG", help="write a sheet of people (rows) and emotions (columns)")
+    parser.add_argument("--output", metavar="MP4", help="write a take; its landmarks and portrait get the same name")
+    parser.add_argument("--sentences", action="store_true", help="print the sentences with their numbers")
+    parser.add_argument(
+        "--person", type=int, default=0, metavar="N", help="who; of a sheet the first one (default: %(default)s)"
+    )
+    parser.add_argument("--people", type=int, default=6, metavar="N", help="how many on a sheet (default: %(default)s)")
+    parser.add_argument("--emotion", default="happy", help="of the take: one of the eight (default: %(default)s)")
+    parser.add_argument(
+        "--level", type=int, metavar="N", help="1, 2 or 3, slight to strong (default: 3, which neutral does not have)"
+    )
+    parser.add_argument(
+        "--sentence",
+        default="0",
+        metavar="TEXT",
+        help="what the take says: a number of --sentences, or a text of words that they use (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the take's small motion and melody (default: 0)")
+    parser.add_argument(
+        "--size", type=int, metavar="PX", help="side of a face's picture (default: 96 of a sheet, 256 of a take)"
+    )
+
+
+def run(args):
+    from ..errors import InputError
+
+    if not (args.sheet or args.output or args.sentences):
+        raise InputError("Give --output for a take, --sheet for a sheet of people, or --sentences for what they say.")
+    if args.sentences:
+        from ..drawn.sentences import SENTENCES
+
+        for number, text in enumerate(SENTENCES):
+            print(f"{number:2d}  {text}")
+    if args.sheet:
+        _sheet(args)
+    if args.output:
+        _take(args)
+    return 0
+
+
+def _sheet(args):
+    from ..drawn.person import Person
+    from ..drawn.sheet import sheet
+    from ..errors import InputError
+    from .clips import save_image
+
+    if not args.sheet.lower().endswith(".png"):
+        raise InputError(f"--sheet is {args.sheet}: the sheet is a PNG file; end its name with .png.")
+    people = [Person.of(number) for number in range(args.person, args.person + max(args.people, 0))]
+    save_image(sheet(people, 96 if args.size is None else args.size, args.level), args.sheet)
+
+
+def _take(args):
+    from ..drawn.files import write_take
+    from ..drawn.person import Person
+    from ..drawn.take import Take
+
+    size = 256 if args.size is None else args.size
+    sentence = int(args.sentence) if args.sentence.strip().isdecimal() else args.sentence
+    take = Take(Person.of(args.person), args.emotion, args.level, sentence, args.seed)
+    paths = write_take(take, args.output, size)
+    print(f"person {args.person}, {take.emotion}, level {take.level}, {len(take) / 12.5:g} s: {take.sentence}")
+    print("face box, hairline to chin: " + ",".join(f"{value:g}" for value in take.face_box(size)))
+    for path in paths:
+        print(f"Wrote {path.absolute()}")
