@@ -5,6 +5,11 @@ same people, pictures and sound. A video comes with its landmarks (.csv) and a p
 
 HELP = "draw people: a sheet of their emotions, or a talking take with its landmarks and portrait"
 
+EXAMPLES = (
+    ("six people, each with all emotions", "--sheet people.png"),
+    ("one of them says a sentence, angrily", "--output take.mp4 --person 3 --emotion angry --sentence 5"),
+)
+
 
 def add_arguments(parser):
     parser.add_argument("--sheet", metavar="PNG", help="write a sheet of people (rows) and emotions (columns)")
@@ -48,15 +53,18 @@ def run(args):
 
 
 def _sheet(args):
+    from pathlib import Path
+
     from ..drawn.person import Person
     from ..drawn.sheet import sheet
     from ..errors import InputError
-    from .clips import save_image
+    from ..media.image import save_png
 
     if not args.sheet.lower().endswith(".png"):
         raise InputError(f"--sheet is {args.sheet}: the sheet is a PNG file; end its name with .png.")
     people = [Person.of(number) for number in range(args.person, args.person + max(args.people, 0))]
-    save_image(sheet(people, 96 if args.size is None else args.size, args.level), args.sheet)
+    save_png(sheet(people, 96 if args.size is None else args.size, args.level), args.sheet)
+    print(f"Wrote {Path(args.sheet).absolute()}")
 
 
 def _take(args):
