@@ -30,7 +30,7 @@ TESTED_PACK = ["-e", ".[train,voice]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
 CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-COMFYUI_VERSION = "0.33.0"
+COMFYUI_VERSION = os.environ.get("DICETALK_COMFYUI") or "0.33.0"  # or "latest"; where none is found
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
 
 
