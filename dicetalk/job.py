@@ -84,7 +84,7 @@ class Job(ClipOptions):
         """The job of a table's row, or of a command line.
 
         Args:
-            values: field → value; None and "" stand for the default.
+            values: field → value; None and "" mean the default.
             named: how an error calls a field, for instance "--seed" for "seed".
 
         Raises:

@@ -54,7 +54,7 @@ def render(
     Args:
         job: the job.
         resume: resume an interrupted run from its last saved step; without one, start at the beginning.
-        say: gets each line that tells what is read and done; printed when None.
+        say: gets each line about what is read and done; printed when None.
         warn: gets the line that says how an unexpected end can be resumed; printed to standard error when None.
         named: how an error calls a field of the job, for instance "--seed" for "seed".
 

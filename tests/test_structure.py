@@ -1,6 +1,7 @@
 """The rooms of the library: which imports which, and that no circle ties them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,3 +54,14 @@ def test_a_circle_is_noticed(tmp_path, file, line, names):
 
 def test_the_top_has_at_most_ten_files():
     assert len(list(LIBRARY.glob("*.py"))) <= 10
+
+
+def test_the_guide_draws_every_room_in_the_order_of_imports():
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\ndicetalk/ ")[2].partition("\nweb/ ")[0]
+    drawn = re.findall(r"^  ([\w.]+)/? +\S", tree, re.M)
+    there = {path.name for path in LIBRARY.iterdir() if not path.name.startswith("__")}
+    assert sorted(drawn) == sorted(there)
+    layers = re.search(r"^layers = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M | re.S)[1]
+    place = {room: number for number, line in enumerate(layers.splitlines()) for room in re.findall(r"\w+", line)}
+    numbers = [place[name.removesuffix(".py")] for name in drawn]
+    assert numbers == sorted(numbers)
