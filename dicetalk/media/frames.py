@@ -58,7 +58,10 @@ def _display_matrix(frame):
     """((a, b), (c, d)) of the frame's display matrix, None where it has none."""
     from av.sidedata.sidedata import Type
 
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        data = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # PyAV 18 and its side data of a kind that it does not know, such as EXIF
+        return None
     if data is None:
         return None
     numbers = np.frombuffer(bytes(data), dtype=np.int32)

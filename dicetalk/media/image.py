@@ -13,7 +13,15 @@ from .container import check_is_file
 _WHITE = (255, 255, 255)
 _PART = 2**20  # pixels
 # Not EPS, for which Pillow starts Ghostscript, a program that runs what the file says.
-_FORMATS = "AVIF BMP DIB GIF HEIF ICO JPEG JPEG2000 MPO PCX PNG PPM SGI TGA TIFF WEBP".split()
+_FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM SGI TGA TIFF WEBP".split()
+_MOVING = ("AVIF", "GIF", "PNG", "WEBP")  # formats whose further pictures are an animation, not other pages
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_RAW_SUFFIXES = set(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srw "
+    ".x3f".split()
+)
+_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0", b"MMOR", b"FOVb", b"\0MRM")
+_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of a TIFF
 
 
 def load_image(path):
@@ -21,7 +29,8 @@ def load_image(path):
 
     Turned as its EXIF orientation says; transparent parts put on white; 16-bit and float greyscale scaled to 8 bits;
     colours converted through the embedded profile if there is one (so CMYK and wide-gamut photographs keep their
-    look). Of an animation the first frame is taken.
+    look). Of an animation the first frame is taken. HEIC is read by the package pillow-heif, and a camera's raw file is
+    developed by rawpy, with the camera's white balance, where these are installed.
 
     Args:
         path: image file.
@@ -30,12 +39,17 @@ def load_image(path):
         PIL image of mode RGB.
 
     Raises:
-        InputError: missing, damaged, too large to be a photograph, or not an image of a format that is taken.
+        InputError: missing, damaged, too large to be a photograph, or not an image of a format that is taken; or a
+            package that reads it is missing.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = os.fspath(path)
     check_is_file(path, "image")
+    if is_heif(path):
+        return _to_rgb(_heif(path))
+    if is_raw(path):
+        return _developed(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -52,6 +66,91 @@ def load_image(path):
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files
         raise InputError(
             f"{path} cannot be read as an image ({reason(error)}): save it again as PNG or JPEG."
+        ) from error
+
+
+def is_still(path):
+    """Whether a file is a picture that `load_image` takes, and no animation, by its first bytes."""
+    from PIL import Image
+
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        return False
+    if is_heif(path) or is_raw(path):
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            Image.init()
+            with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+                return image.format not in _MOVING or getattr(image, "n_frames", 1) == 1
+    except Exception:  # Pillow's decoders raise many kinds for what they cannot read
+        return False
+
+
+def is_heif(path):
+    """Whether a file is a HEIC or HEIF picture."""
+    start = _start(path)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start
+
+
+def is_raw(path):
+    """Whether a file is a camera's raw one, in which other readers see a small preview only."""
+    start = _start(path)
+    if start.startswith(_RAW_STARTS) or start[8:10] == b"CR" or start[4:12] == b"ftypcrx ":
+        return True
+    if start[:4] not in (b"II*\0", b"MM\0*"):
+        return False
+    if os.path.splitext(path)[1].lower() in _RAW_SUFFIXES:
+        return True
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            return _DNG_VERSION in image.tag_v2 or bool(image.tag_v2.get(_SUBFILE_TYPE, 0) & 1)
+    except Exception:  # Pillow's decoders raise many kinds for what they cannot read
+        return False
+
+
+def _start(path):
+    with open(path, "rb") as file:
+        return file.read(64)
+
+
+def _heif(path):
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(
+            f"{path} is a HEIC picture, which the package pillow-heif reads: `pip install pillow-heif`, or save the "
+            "picture as JPEG."
+        ) from error
+    from PIL import ImageOps
+
+    try:
+        image = pillow_heif.open_heif(path).to_pillow()
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # its decoder raises many kinds for damaged files
+        raise InputError(f"{path} cannot be read as an image ({reason(error)}): save it as PNG or JPEG.") from error
+
+
+def _developed(path):
+    try:
+        import rawpy
+    except ImportError as error:
+        raise InputError(
+            f"{path} is a camera's raw file, which the package rawpy reads: `pip install rawpy`, or export the picture "
+            "as JPEG or PNG."
+        ) from error
+    from PIL import Image
+
+    try:
+        with rawpy.imread(path) as raw:
+            return Image.fromarray(raw.postprocess(use_camera_wb=True))
+    except Exception as error:  # LibRaw's errors are of many kinds
+        raise InputError(
+            f"{path} cannot be read as a camera's raw file ({reason(error)}): export the picture as JPEG or PNG."
         ) from error
 
 

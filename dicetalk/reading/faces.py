@@ -7,9 +7,11 @@ import numpy as np
 
 from ..errors import InputError
 from .clip import BLENDSHAPES, PATIENCE
-from .streams import stream_frames
 
 _PIECE = 1.0  # seconds of faces that are handed on at a time
+_CROP_MARGIN = 1.0  # of a face's size, on every side of the crop that is handed on
+_SEARCH_AGAIN = 0.5, 8.0  # seconds after a search in vain: at first, and at most, as a search takes long
+_MOST_SEARCHED = 4  # faces of a search that are tried
 
 
 # Which face
@@ -80,8 +82,52 @@ def faces_stream(frames):
     return stream, lambda: choice.notes()
 
 
-def mediapipe_stream(path, model):
-    """`Clip.blendshapes` and `Clip.notes` of a video."""
+class SmallFaces:
+    """Faces that a landmarker overlooks since they are small: they are searched for, and a crop is handed on.
+
+    MediaPipe finds none whose side is less than about an eighth of the picture's longer side. A face that was found is
+    followed from frame to frame without another search.
+
+    Args:
+        look: (height, width, 3) uint8 RGB → [(box, name → value), ...], boxes x1, y1, x2, y2 in pixels.
+    """
+
+    def __init__(self, look):
+        self._look = look
+        self._box, self._due, self._wait = None, -math.inf, _SEARCH_AGAIN[0]
+
+    def find(self, seconds, frame):
+        """What `look` finds in a crop of a frame in which it finds nothing as a whole; boxes are the frame's."""
+        from PIL import Image
+
+        from ..media.faces import find_faces
+
+        boxes = [self._box] if self._box is not None else []
+        for followed in (True, False):
+            for box in boxes:
+                if faces := self._in_crop(frame, box):
+                    self._box, self._wait = faces[0][0], _SEARCH_AGAIN[0]
+                    return faces
+            if followed:
+                if seconds < self._due:
+                    return []
+                boxes = find_faces(Image.fromarray(frame))[:_MOST_SEARCHED]
+        self._box, self._due = None, seconds + self._wait
+        self._wait = min(2 * self._wait, _SEARCH_AGAIN[1])
+        return []
+
+    def _in_crop(self, frame, box):
+        height, width = frame.shape[:2]
+        margin = _CROP_MARGIN * max(box[2] - box[0], box[3] - box[1])
+        left, top = max(0, round(box[0] - margin)), max(0, round(box[1] - margin))
+        right, bottom = min(width, round(box[2] + margin)), min(height, round(box[3] + margin))
+        crop = np.ascontiguousarray(frame[top:bottom, left:right])
+        shift = left, top, left, top
+        return [(tuple(side + by for side, by in zip(own, shift)), shapes) for own, shapes in self._look(crop)]
+
+
+def mediapipe_stream(pictures, model):
+    """`Clip.blendshapes` and `Clip.notes` of pictures, a function like `Clip.frames`, by MediaPipe's model file."""
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -92,34 +138,40 @@ def mediapipe_stream(path, model):
     if not Path(model).is_file():
         raise InputError(f"{model}: no such file; MediaPipe's face_landmarker.task is needed.")
 
-    def frames():
+    def landmarker(mode):
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(model)),
-            running_mode=vision.RunningMode.VIDEO,
+            running_mode=mode,
             num_faces=4,
             output_face_blendshapes=True,
         )
         try:
-            landmarker = vision.FaceLandmarker.create_from_options(options)
+            return vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{model}: not a model of MediaPipe's ({' '.join(str(error).split())[:200]}).") from error
-        with landmarker:
+
+    def frames():
+        with landmarker(vision.RunningMode.VIDEO) as whole, landmarker(vision.RunningMode.IMAGE) as part:
+            small = SmallFaces(lambda crop: faces_of(part.detect(picture(crop)), crop))
             stamp = -1
-            for seconds, frame in stream_frames(path):
+            for seconds, frame in pictures():
                 stamp = max(stamp + 1, round(seconds * 1000))  # MediaPipe refuses two of the same
-                image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame)
-                found = landmarker.detect_for_video(image, stamp)
-                yield (
-                    seconds,
-                    [
-                        (_box(points), {shape.category_name: shape.score for shape in shapes})
-                        for points, shapes in zip(found.face_landmarks, found.face_blendshapes)
-                    ],
-                )
+                faces = faces_of(whole.detect_for_video(picture(frame), stamp), frame)
+                yield seconds, faces or small.find(seconds, frame)
+
+    def picture(frame):
+        return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame)
+
+    def faces_of(found, frame):
+        return [
+            (_box(points, frame), {shape.category_name: shape.score for shape in shapes})
+            for points, shapes in zip(found.face_landmarks, found.face_blendshapes)
+        ]
 
     return faces_stream(frames)
 
 
-def _box(points):
-    x, y = [point.x for point in points], [point.y for point in points]
+def _box(points, frame):
+    height, width = frame.shape[:2]
+    x, y = [width * point.x for point in points], [height * point.y for point in points]
     return min(x), min(y), max(x), max(y)

@@ -323,21 +323,25 @@ def _landmark_stream(landmarks, frame_times, rate, seconds):
 
 def _detected_stream(frames, model):
     """`Clip.blendshapes` and `Clip.notes` of pictures in which a model of ComfyUI's finds faces."""
-    from ...dicetalk.reading.faces import faces_stream
+    from ...dicetalk.reading.faces import SmallFaces, faces_stream
 
     def detected():
+        small = SmallFaces(lambda crop: look([crop])[0])
         waiting = []
         for timed in frames():
             waiting.append(timed)
             if len(waiting) == _FRAMES_AT_ONCE:
-                yield from detect(waiting)
+                yield from detect(waiting, small)
                 waiting = []
         if waiting:
-            yield from detect(waiting)
+            yield from detect(waiting, small)
 
-    def detect(timed):
-        found = model.detect_batch([frame for _, frame in timed], num_faces=0, score_thresh=0.5, variant="short")
-        for (seconds, _), faces in zip(timed, found, strict=True):
-            yield seconds, [(tuple(face["bbox_xyxy"]), face["blendshapes"]) for face in faces]
+    def detect(timed, small):
+        for (seconds, frame), faces in zip(timed, look([frame for _, frame in timed]), strict=True):
+            yield seconds, faces or small.find(seconds, frame)
+
+    def look(pictures):
+        found = model.detect_batch(pictures, num_faces=0, score_thresh=0.5, variant="short")
+        return [[(tuple(face["bbox_xyxy"]), face["blendshapes"]) for face in faces] for faces in found]
 
     return faces_stream(detected)
