@@ -24,9 +24,10 @@ from .media.portrait import PreparedPortrait
 from .memory import free_memory, gathered, release, require_memory
 from .model.audio import feature_windows, num_frames
 from .model.emotion_tokens import bank_options, emotion_tokens
+from .model.frames import use_frame_blocks
 from .model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MOTION_BUCKET, SCHEDULER_CONFIG
 from .sampling.conditions import Conditions
-from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks
+from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks, fitting_chunk, frame_bytes
 from .sampling.finite import require_finite_frames
 from .sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
 from .sampling.loop import LATENT_COPIES, sample
@@ -83,7 +84,7 @@ class DiceTalkPipeline(DiffusionPipeline):
             emotion_model=emotion_model,
             audio_encoder=audio_encoder,
             image_encoder=image_encoder,
-            vae=vae,
+            vae=use_frame_blocks(vae),
             scheduler=scheduler,
         )
 
@@ -149,7 +150,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         expression_bucket_id: float = EXPRESSION_BUCKET,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
-        decode_chunk_size: int = CHUNK,
+        decode_chunk_size: int | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
@@ -171,7 +172,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             motion_bucket_id, expression_bucket_id: amount of motion of head and face, 8 and 16 as published.
             generator: source of the noise; one on the CPU gives the same noise on every device.
             noise: (N + 25, 4, H/8, W/8) standard normal, instead of a generator.
-            decode_chunk_size: frames that are decoded at once, besides their context; see `decode`.
+            decode_chunk_size: frames that are decoded at once, besides their context; None for as many as free memory
+                suffices for, see `decode`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called with the pipeline, the step, its timestep and {"latents": (N + 25, 4, H/8,
                 W/8)} after each step; may return {"latents": …} to continue with.
@@ -276,12 +278,13 @@ class DiceTalkPipeline(DiffusionPipeline):
             raise InputError(f"noise has shape {tuple(noise.shape)}: {shape} is needed, 25 frames more than are kept.")
         return noise
 
-    def decode(self, latents: Tensor, chunk_size: int = CHUNK, context: int = CONTEXT) -> Iterator[Tensor]:
+    def decode(self, latents: Tensor, chunk_size: int | None = None, context: int = CONTEXT) -> Iterator[Tensor]:
         """Decode latents piece by piece; the frames are those of decoding at once within 1/255 on average.
 
         Args:
             latents: (N, 4, h, w), scaled by 0.18215.
-            chunk_size: frames to decode at once, at least 1; fewer when memory runs out.
+            chunk_size: frames to decode at once, at least 1; fewer when memory runs out. None for as many as the free
+                memory of the device suffices for, 64 at most: the fewer they are, the more often a frame is decoded.
             context: frames to either side that are decoded with each chunk, which hides its borders; 0 for none, as
                 in the published code; fewer when memory runs out even for chunks of one frame.
 
@@ -292,6 +295,10 @@ class DiceTalkPipeline(DiffusionPipeline):
             InputError: memory is too small for one frame, or the VAE gave values that are not finite.
         """
         _check_chunk(chunk_size)
+        fits = None
+        if chunk_size is None:
+            fits = self._frames_that_fit(latents)
+            chunk_size, context = (CHUNK, context) if fits is None else fitting_chunk(fits, context=context)
 
         @torch.no_grad()
         def decode(window):
@@ -307,7 +314,17 @@ class DiceTalkPipeline(DiffusionPipeline):
             context,
             release=lambda: release(self._execution_device),
             remedy="decode smaller pictures, or on the CPU",
+            fits=fits,
         )
+
+    def _frames_that_fit(self, latents) -> int | None:
+        """How many frames can be decoded at once by the memory that is free, None where that is not known."""
+        free = free_memory(self._execution_device)
+        if free is None:
+            return None
+        height, width = (8 * side for side in latents.shape[-2:])
+        each = frame_bytes(self.vae.config.block_out_channels[0], height, width, self.vae.dtype.itemsize)
+        return int(free / each)
 
     def _require_memory(self, portrait, audio, emotion, output_type):
         """InputError unless there is memory for what stays of each frame, before any work is done."""
@@ -358,7 +375,7 @@ def _check_start(start, steps, shape):
 
 
 def _check_chunk(frames):
-    if frames < 1:
+    if frames is not None and frames < 1:
         raise InputError(f"decode_chunk_size is {frames}: it has to be 1 or more.")
 
 

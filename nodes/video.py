@@ -1,6 +1,7 @@
 """DICE-Talk Video."""
 
 import copy
+import functools
 import logging
 import math
 import os
@@ -16,7 +17,7 @@ from ..dicetalk.errors import InputError
 from ..dicetalk.media.downmix import of_waveform
 from ..dicetalk.memory import is_out_of_memory
 from ..dicetalk.model.settings import LATENT_CHANNELS
-from ..dicetalk.sampling.decoding import CHUNK, CONTEXT, REACH, decode_in_chunks
+from ..dicetalk.sampling.decoding import CONTEXT, LARGEST_CHUNK, REACH, decode_in_chunks, fitting_chunk, frame_bytes
 from ..dicetalk.sampling.finite import require_finite_frames
 from .checks import require_audio
 
@@ -40,7 +41,7 @@ class LatentVideo(Input.Video):
         chunk_size, context: see `dicetalk.sampling.decoding`.
     """
 
-    def __init__(self, latents, vae, fps, audio=None, interp_model=None, chunk_size=CHUNK, context=CONTEXT):
+    def __init__(self, latents, vae, fps, audio=None, interp_model=None, chunk_size=LARGEST_CHUNK, context=CONTEXT):
         self._latents, self._vae, self._audio, self._interp_model = latents, vae, audio, interp_model
         self._fps = Fraction(fps).limit_denominator(1001) * (1 if interp_model is None else 2)
         self._chunk_size, self._context = chunk_size, context if _is_temporal(vae) else 0
@@ -160,13 +161,13 @@ class LatentVideo(Input.Video):
     def _decoded(self, start, stop):
         if self._fits is None:  # once, so that saving again gives the same frames
             self._fits = _frames_that_fit(self._vae, self._latents, self._chunk_size + 2 * self._context)
-        context = min(self._context, self._fits // 3)  # so that no frame is decoded more than three times
+        size, context = fitting_chunk(self._fits, self._chunk_size, self._context)
         if context < self._context:
             logging.warning("Memory is short: DICE-Talk Video decodes with a context of %d frames only.", context)
         return decode_in_chunks(
             self._decode,
             self._latents,
-            max(1, min(self._chunk_size, self._fits - 2 * context)),
+            size,
             context,
             start,
             stop,
@@ -178,7 +179,7 @@ class LatentVideo(Input.Video):
 
     def _decode(self, latents):
         vae = self._vae
-        with torch.inference_mode(), _cancellable(vae.first_stage_model), _silent():
+        with torch.inference_mode(), _cancellable(vae.first_stage_model), _blending_in_place(vae), _silent():
             if not _is_temporal(vae):
                 frames = vae.decode(latents)
                 require_finite_frames(frames, _NOT_FINITE_REMEDY)
@@ -215,11 +216,19 @@ def _is_temporal(vae):
 
 def _load(vae, latents, frames):
     """Have the VAE loaded, with room for decoding that many frames; returns the bytes that one takes."""
-    each = vae.memory_used_decode(latents.shape, vae.vae_dtype)
+    each = _bytes_of_frame(vae, latents)
     comfy.model_management.load_models_gpu(
         [vae.patcher], memory_required=each * frames, force_full_load=vae.disable_offload
     )
     return each
+
+
+def _bytes_of_frame(vae, latents):
+    """ComfyUI's estimate, which for a temporal decoder is twice of what it takes here."""
+    if not _is_temporal(vae):
+        return vae.memory_used_decode(latents.shape, vae.vae_dtype)
+    height, width = (side * vae.spacial_compression_decode() for side in latents.shape[-2:])
+    return frame_bytes(vae.first_stage_model.decoder.conv_out.in_channels, height, width, vae.vae_dtype.itemsize)
 
 
 def _move_unlisted_weights(model, device):
@@ -252,6 +261,37 @@ def _cancellable(model):
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _blending_in_place(vae):
+    """Let a temporal decoder mix frames without the memory for two products, to the same numbers."""
+    from comfy.ldm.modules.temporal_ae import VideoResBlock
+
+    blocks = [module for module in vae.first_stage_model.modules() if isinstance(module, VideoResBlock)]
+    for block in blocks:
+        block.forward = functools.partial(_res_block, block)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _res_block(block, x, temb=None, skip_video=False, timesteps=None):
+    from comfy.ldm.modules.diffusionmodules.model import ResnetBlock
+
+    x = ResnetBlock.forward(block, x, temb)
+    if skip_video:
+        return x
+    alone = x.unflatten(0, (-1, timesteps or len(x))).transpose(1, 2)
+    together = block.time_stack(alone, temb)
+    share = block.get_alpha(len(alone)).to(x.device)
+    if share.dtype == x.dtype:
+        blended = together.mul_(share).add_(alone.mul_(1 - share))
+    else:
+        blended = share * together + (1 - share) * alone
+    return blended.transpose(1, 2).flatten(0, 1)
 
 
 @contextmanager
@@ -314,11 +354,12 @@ class DiceTalkVideo(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "chunk_size",
-                    default=CHUNK,
+                    default=LARGEST_CHUNK,
                     min=1,
                     max=4096,
                     advanced=True,
-                    tooltip="Frames to decode at once, at most; fewer when they do not fit into memory.",
+                    tooltip="Frames to decode at once, at most; fewer when they do not fit into memory. The fewer they "
+                    "are, the longer decoding takes.",
                 ),
                 io.Int.Input(
                     "context",

@@ -54,10 +54,11 @@ def _decoder(tiny, device, dtype):
     from diffusers import AutoencoderKLTemporalDecoder
 
     from ..checkpoints.tiny import CHANNELS
+    from ..model.frames import use_frame_blocks
     from .verify import fill
 
     channels = CHANNELS if tiny else (128, 256, 512, 512)
-    return fill(
+    vae = fill(
         AutoencoderKLTemporalDecoder(
             block_out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -66,3 +67,4 @@ def _decoder(tiny, device, dtype):
         device=device,
         dtype=dtype,
     )
+    return use_frame_blocks(vae)

@@ -18,12 +18,17 @@ from ..errors import InputError
 from ..memory import is_out_of_memory
 
 CHUNK = 10  # frames, as in the published code
+LARGEST_CHUNK = 64  # frames; larger ones hardly save time: 1.13 frames are decoded for each that is kept
 CONTEXT = 4  # frames to either side
 REACH = 29  # frames to either side that the released decoder's convolutions see
 # Frames and latent pixels that the group norms need, together with the context, for a steady mean and deviation: it is
 # the smallest chunks and the smallest pictures that need more context for it.
 STEADY_FRAMES = 15
 STEADY_PIXELS = 1600
+# What decoding takes at its peak for each frame, in tensors of the frame's size with the channels of the decoder's last
+# level: 6 for diffusers' decoder and 6.06 for ComfyUI's, counted from shapes, as a test does. It grows as frames do.
+PEAK_TENSORS = 6.1
+SCRATCH = 1.05  # times as much, for what kernels take for themselves
 
 
 class Chunk(NamedTuple):
@@ -58,6 +63,26 @@ def context_frames(size, height, width, context=CONTEXT) -> int:
         return 0
     steady = max(STEADY_FRAMES, STEADY_PIXELS / (height * width))
     return max(context, min(math.ceil((steady - size) / 2), REACH))
+
+
+def frame_bytes(channels, height, width, itemsize) -> float:
+    """Bytes that decoding takes at its peak for each frame that is decoded at once.
+
+    Args:
+        channels: of the decoder's last level, 128 in the released one.
+        height, width: of the pictures, in pixels.
+        itemsize: bytes of a number, 2 for float16.
+    """
+    return PEAK_TENSORS * SCRATCH * channels * height * width * itemsize
+
+
+def fitting_chunk(fits, size=LARGEST_CHUNK, context=CONTEXT) -> tuple[int, int]:
+    """The largest chunk, of at most `size` frames, and its context, at most `context`, for a memory of `fits` frames.
+
+    Where that is little, the context is less too, so that no frame is decoded more than three times.
+    """
+    context = max(0, min(context, fits // 3))
+    return max(1, min(size, fits - 2 * context)), context
 
 
 def decode_in_chunks(

@@ -298,8 +298,8 @@ def test_one_error_when_one_frame_does_not_fit(small, make, vae, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_chunks_are_as_small_as_the_estimate_of_memory_asks(make, vae, monkeypatch):
-    monkeypatch.setattr(vae, "memory_used_decode", lambda shape, dtype: 10)
+def test_chunks_are_as_small_as_the_estimate_of_memory_asks(small, make, vae, monkeypatch):
+    monkeypatch.setattr(small.module("nodes.video"), "frame_bytes", lambda *shape: 10)
     monkeypatch.setattr(vae.patcher, "get_free_memory", lambda device: 55)
     decode, sizes = vae.first_stage_model.decode, []
     monkeypatch.setattr(vae.first_stage_model, "decode", lambda x: sizes.append(len(x)) or decode(x))
@@ -308,6 +308,23 @@ def test_chunks_are_as_small_as_the_estimate_of_memory_asks(make, vae, monkeypat
     sizes.clear()
     make(chunk_size=10, context=4).get_components()
     assert max(sizes) == 5 and sum(sizes) <= 3 * len(make().get_components().images)
+
+
+def test_the_released_decoder_takes_no_more_memory_than_is_planned_for(small, comfy_nodes):
+    """Counted from shapes, at 512×512 in float32, of which float16 takes half."""
+    from comfy.ldm.modules.temporal_ae import VideoDecoder
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    config = {"ch": 128, "out_ch": 3, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": []}
+    config |= {"in_channels": 3, "resolution": 256, "z_channels": 4, "video_kernel_size": [3, 1, 1], "alpha": 0.0}
+    counting, video = small.module("dicetalk.sampling.counting"), small.module("nodes.video")
+    with FakeTensorMode(), torch.inference_mode():
+        decoder = VideoDecoder(**config)
+        latents = torch.empty(3, 4, 64, 64)
+        with video._blending_in_place(SimpleNamespace(first_stage_model=decoder)), counting.ActivationTracker() as seen:
+            decoder(latents)
+    planned = small.module("dicetalk.sampling.decoding").frame_bytes(128, 512, 512, 2)
+    assert 0.9 * planned <= seen.peak / 3 / 2 <= min(planned, 0.41e9)
 
 
 def test_a_folder_that_is_gone(small, make, tmp_path):

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from dicetalk.cli import main
 from dicetalk.errors import InputError
 from dicetalk.model.settings import LATENT_SCALE
-from dicetalk.sampling.decoding import CONTEXT, context_frames, decode_in_chunks, plan_chunk
+from dicetalk.sampling.decoding import (
+    CONTEXT,
+    context_frames,
+    decode_in_chunks,
+    fitting_chunk,
+    frame_bytes,
+    plan_chunk,
+)
 
 FRAMES = 34
 
@@ -109,6 +116,31 @@ def test_chunks_are_halved_when_memory_runs_out(error, caplog):
     assert torch.cat(list(frames)).tolist() == list(range(40))
     assert tried[:6] == [16, 16, 16, 7, 4, 4] and len(released) == 2
     assert "chunks of 5" in caplog.text and "chunks of 2" in caplog.text
+
+
+@pytest.mark.parametrize(("card", "most"), [(8, 2.0), (12, 1.5), (24, 1.25), (32, 1.15), (80, 1.15)])
+def test_frames_decoded_for_each_that_is_kept(card, most):
+    """At 512×512 in float16, with 1 GB of the card in use."""
+    fits = int((card - 1) * 1e9 / frame_bytes(128, 512, 512, 2))
+    size, context = fitting_chunk(fits)
+    assert context == CONTEXT and (size + 2 * context) / size <= most and size + 2 * context <= fits
+
+
+@given(st.integers(-5, 200), st.integers(1, 100), st.integers(0, 29))
+def test_a_chunk_fits_and_no_frame_is_decoded_more_than_three_times(fits, size, context):
+    chosen, around = fitting_chunk(fits, size, context)
+    assert 1 <= chosen <= size and 0 <= around <= context
+    assert chosen + 2 * around <= max(fits, 1) and (chosen + 2 * around <= 3 * chosen or chosen == size)
+
+
+@pytest.mark.parametrize(("free", "sizes"), [(1e12, [FRAMES]), (20 * 0.95, [20, 20, 18]), (0.95, [1] * FRAMES)])
+def test_the_pipeline_decodes_what_free_memory_suffices_for(pipeline, latents, monkeypatch, free, sizes):
+    monkeypatch.setattr("dicetalk.pipeline.free_memory", lambda device: free)
+    monkeypatch.setattr("dicetalk.pipeline.frame_bytes", lambda *shape: 0.95)
+    decode, seen = pipeline.vae.decode, []
+    monkeypatch.setattr(pipeline.vae, "decode", lambda x, **options: seen.append(len(x)) or decode(x, **options))
+    frames = torch.cat(list(pipeline.decode(latents)))
+    assert len(frames) == FRAMES and seen == sizes
 
 
 def with_memory_for(most):
