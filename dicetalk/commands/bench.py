@@ -92,6 +92,9 @@ def _borders(args, size, frames, device, dtype):
     if args.json:
         print(json.dumps(rows, indent=2, allow_nan=False))
         return 0
+    from ..measure.chunks import table as chunks
+
+    print(chunks() + "\n")
     kind = "tiny network" if args.tiny else "released size"
     print(f"Difference to decoding {frames} frames of {size[0]}×{size[1]} at once, in 1/255; {kind}, random weights")
     print("chunk  context   mean  worst frame")
