@@ -45,7 +45,8 @@ class Job(ClipOptions):
         seed, steps: of the sampler.
         reference_scale: how closely the video keeps to the portrait.
         emotion_scale: how strongly speech and emotion move it.
-        decode_chunk_size: frames that are decoded at once, besides their context.
+        decode_chunk_size: frames that are decoded at once, besides their context; as many as the free memory suffices for
+            when None.
         smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
         device: such as "cuda"; CUDA if there is one, else the CPU, when None.
         dtype: "float32", "float16" or "bfloat16"; float16 on CUDA and float32 elsewhere when None.
@@ -70,7 +71,7 @@ class Job(ClipOptions):
     steps: int = 25
     reference_scale: float = 3.0
     emotion_scale: float = 6.0
-    decode_chunk_size: int = 10
+    decode_chunk_size: int | None = None
     smaller_windows: bool = False
     device: str | None = None
     dtype: str | None = None

@@ -76,9 +76,8 @@ def add_arguments(parser):
     add(
         "--decode-chunk-size",
         type=int,
-        default=usual["decode_chunk_size"],
         metavar="N",
-        help="frames decoded at once, besides 4 or more to either side for context (default: %(default)s)",
+        help="frames decoded at once, besides 4 or more to either side for context (default: as many as fit in memory)",
     )
     add(
         "--resume",
