@@ -45,8 +45,7 @@ class Job(ClipOptions):
         seed, steps: of the sampler.
         reference_scale: how closely the video keeps to the portrait.
         emotion_scale: how strongly speech and emotion move it.
-        decode_chunk_size: frames that are decoded at once, besides their context; as many as the free memory suffices for
-            when None.
+        decode_chunk_size: frames that are decoded at once, besides their context; as many as fit in memory when None.
         smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
         device: such as "cuda"; CUDA if there is one, else the CPU, when None.
         dtype: "float32", "float16" or "bfloat16"; float16 on CUDA and float32 elsewhere when None.
