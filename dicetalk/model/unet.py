@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 HEAD_WIDTH = 64
 FEED_FORWARD_ELEMENTS = 2**24  # activations that a feed-forward takes at once
@@ -223,6 +224,19 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
                     attn = block.attn2
                     attn.processor = AdapterProjections(attn.cross_attention_dim, attn.inner_dim)
         self.attention = scaled_dot_product_attention
+        self._checkpointing = False
+
+    def enable_gradient_checkpointing(self, gradient_checkpointing_func=None):
+        """Keep only the layers' inputs for the backward pass, which computes the rest once more: less memory, the same
+        gradients. The layers of all blocks take part. The argument is diffusers' and is not used."""
+        self._checkpointing = True
+
+    def disable_gradient_checkpointing(self):
+        self._checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self):
+        return self._checkpointing
 
     def forward(
         self,
@@ -238,6 +252,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         emotion_scale: float = 1.0,
         attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None,
         return_dict: bool = True,
+        mid_features: bool = False,
     ) -> UNetSpatioTemporalConditionOutput | tuple[Tensor]:
         """Predict v for a window of frames. `F` is the number of frames, or 1 when all frames share the value.
 
@@ -252,6 +267,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             face_mask: (batch or 1, 1, pixel height, pixel width) in 0..1.
             audio_scale, emotion_scale: strengths of the adapters, 1 as published.
             attention: the function that attends; torch's own when None.
+            mid_features: return a tuple of two: the prediction, and the mid block's output (batch·frames, channels,
+                height, width of the last level), which the emotion classifier sees in training.
 
         Returns:
             (batch, frames, 4, height, width), in an output object or a tuple of one.
@@ -282,22 +299,34 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         skips = [x]
         for block in self.down_blocks:
             for resnet, transformer in _layers(block):
-                x = resnet(x, embedding, indicator)
-                x = transformer(x, contexts, indicator)[0] if transformer else x
+                x = self._run(resnet, x, embedding, indicator)
+                x = self._run(transformer, x, contexts, indicator)[0] if transformer else x
                 skips.append(x)
             for downsampler in block.downsamplers or ():
                 x = downsampler(x)
                 skips.append(x)
-        x = self.mid_block(x, embedding, encoder_hidden_states=contexts, image_only_indicator=indicator)
+        x = self._run(self.mid_block.resnets[0], x, embedding, indicator)
+        for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:]):
+            x = self._run(transformer, x, contexts, indicator)[0]
+            x = self._run(resnet, x, embedding, indicator)
+        middle = x if mid_features else None
         for block in self.up_blocks:
             for resnet, transformer in _layers(block):
                 x = torch.cat([x, skips.pop()], dim=1)
-                x = resnet(x, embedding, indicator)
-                x = transformer(x, contexts, indicator)[0] if transformer else x
+                x = self._run(resnet, x, embedding, indicator)
+                x = self._run(transformer, x, contexts, indicator)[0] if transformer else x
             for upsampler in block.upsamplers or ():
                 x = upsampler(x, skips[-1].shape[-2:])
         x = self.conv_out(self.conv_act(self.conv_norm_out(x))).unflatten(0, (batch, frames))
+        if mid_features:
+            return x, middle
         return UNetSpatioTemporalConditionOutput(sample=x) if return_dict else (x,)
+
+    def _run(self, layer, *inputs):
+        """A layer's output; the layer runs once more in the backward pass where gradient checkpointing is enabled."""
+        if self._checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
     def _masks(self, face_mask: Tensor, height: int, width: int) -> dict[tuple[int, int], Tensor]:
         masks = {}

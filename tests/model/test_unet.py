@@ -116,3 +116,49 @@ def test_gradients_reach_the_adapters(unet):
     unet(**inputs(), return_dict=False)[0].square().mean().backward()
     adapters = [p for name, p in unet.named_parameters() if "_ip." in name]
     assert adapters and all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapters)
+
+
+def backward(unet):
+    """Gradients of all parameters and of the sample, and the bytes that the forward pass kept for them."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    given = inputs()
+    given["sample"].requires_grad_()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
+    unet.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        prediction = unet(**given, return_dict=False)[0]
+    size = sum(count for storage, count in kept.items() if storage not in weights)
+    prediction.square().mean().backward()
+    found = {name: each.grad.clone() for name, each in unet.named_parameters() if each.grad is not None}
+    return found | {"sample": given["sample"].grad}, size
+
+
+def test_checkpointed_gradients_are_the_same_for_less_memory():
+    own = fill(DiceTalkUNet(**SMALL)).requires_grad_(True)
+    plain, all_kept = backward(own)
+    own.enable_gradient_checkpointing()
+    assert own.is_gradient_checkpointing
+    checkpointed, kept = backward(own)
+    assert plain.keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, checkpointed[name]), name
+    assert kept < all_kept / 4
+    calls = []
+    for block in (*own.down_blocks, own.mid_block, *own.up_blocks):
+        block.resnets[0].register_forward_pre_hook(lambda *_, block=block: calls.append(block))
+    backward(own)
+    assert all(calls.count(block) == 2 for block in calls) and len(calls) == 2 * 9, "each layer runs once more"
+    calls.clear()
+    own.disable_gradient_checkpointing()
+    assert backward(own)[1] == all_kept and len(calls) == 9
+
+
+def test_mid_features_are_what_the_mid_block_gives(unet):
+    prediction, features = unet(**inputs(), return_dict=False, mid_features=True)
+    assert torch.equal(prediction, run(unet, **inputs()))
+    assert features.shape == (2 * 3, 64, 1, 1) and features.abs().max() > 0
