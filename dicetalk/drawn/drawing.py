@@ -290,15 +290,15 @@ class Drawing:
         for side in (-1, 1):
             smile, frown = self.of("mouthSmile", side), self.of("mouthFrown", side)
             stretch, dimple = self.of("mouthStretch", side), self.of("mouthDimple", side)
-            out = 1 + 0.33 * smile + 0.3 * stretch + 0.12 * dimple + 0.06 * frown
+            out = 1 + 0.33 * smile + 0.3 * stretch + 0.12 * dimple + 0.15 * frown
             out -= 0.4 * pucker + 0.28 * funnel + 0.26 * gap + 0.08 * self.of("mouthPress", side)
-            up = 0.115 * smile + 0.07 * dimple - 0.12 * frown - 0.03 * stretch
+            up = 0.115 * smile + 0.07 * dimple - 0.1 * frown - 0.03 * stretch
             corners.append(complex(side * 0.17 * person.mouth_width * max(out, 0.3), -up))
         right, left = corners
         jut = 0.055 * shape["mouthShrugLower"]
         share = (_T + 1) / 2
         x = np.where(_T < 0, -_T * right.real, _T * left.real)
-        ends = np.where(_T < 0, right.imag, left.imag) * np.abs(_T) ** 1.5
+        ends = np.where(_T < 0, right.imag, left.imag) * np.abs(_T) ** 1.7
         middle = 1 - np.abs(_T) ** 2.4
         round_ = np.sqrt(np.maximum(1 - _T**2, 0))
         hang = 0.46 * LIP_DROP * gap * (1 - 0.8 * self.both("mouthSmile"))  # how far the corners go down with the jaw
@@ -328,7 +328,7 @@ class Drawing:
             depth = max(
                 self.of("mouthDimple", side), self.of("mouthSmile", side) - 0.3, self.of("mouthPress", side) - 0.3
             )
-            if depth > 0.12:
+            if depth > 0.12 and person.beard != "full":
                 end = centre + corner + side * 0.022
                 line = curve(end - 0.035j, end + side * 0.014 + 0j, end + 0.03j)
                 self.line(line, 0.004 + 0.009 * depth, self.dark)

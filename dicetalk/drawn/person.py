@@ -125,12 +125,13 @@ class Person:
         pitch = float(np.exp(random.uniform(np.log(95), np.log(230))))
         deep = pitch < 148
         tone = float(random.beta(0.9, 0.9))
+        skin = _between(_SKINS, tone)
         hairs = _HAIRS if random.random() < 0.8 - 0.6 * tone else _HAIRS[:4]
         style = HAIR_STYLES[int(random.choice(len(HAIR_STYLES), p=_style_shares(deep)))]
         wall = _WALLS[int(random.integers(len(_WALLS)))]
         return cls(
             number=number,
-            skin=_between(_SKINS, tone),
+            skin=skin,
             hair=shade(hairs[int(random.integers(len(hairs)))], random.uniform(0.9, 1.1)),
             hair_style=style,
             face_width=_about(random, 1, 0.085),
@@ -153,7 +154,7 @@ class Person:
             glasses=GLASSES[int(random.integers(len(GLASSES)))],
             beard=BEARDS[int(random.integers(len(BEARDS)))] if deep else "none",
             clothes=CLOTHES[int(random.integers(len(CLOTHES)))],
-            fabric=_FABRICS[int(random.integers(len(_FABRICS)))],
+            fabric=_unlike(random, _FABRICS, skin, wall),
             wall=shade(wall, random.uniform(0.92, 1.04)),
             manner=_manner(random),
             voice=Voice(
@@ -191,6 +192,14 @@ def _about(random, centre, deviation):
 def _style_shares(deep):
     shares = np.array([4, 3, 2, 0.3, 0.7, 0.5, 2, 3, 1.5] if deep else [0.7, 1, 2, 3, 4, 2, 2.5, 0.5, 0])
     return shares / shares.sum()
+
+
+def _unlike(random, colours, *others):
+    """One of the colours, drawn again as long as it is hardly another one than one of the others."""
+    while True:
+        colour = colours[int(random.integers(len(colours)))]
+        if all(sum(abs(a - b) for a, b in zip(colour, other, strict=True)) > 110 for other in others):
+            return colour
 
 
 def _between(colours, place):
