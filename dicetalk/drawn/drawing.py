@@ -206,7 +206,8 @@ class Drawing:
         tilt = side * (_ALONG - 0.5) * -person.eye_tilt * 2
         x = side * (2 * _ALONG - 1) * half
         raised = height * (1 + 0.5 * wide - 0.3 * squint)
-        low = height * 0.78 * (1 + 0.12 * wide - 0.75 * squint - 0.42 * cheek)
+        low = height * 0.78 * (1 + 0.12 * wide - 0.75 * squint - 0.42 * cheek - 0.5 * self.of("noseSneer", side))
+        low = max(low, 0.0)
         shut = min(1.0, blink)
         lower = low * _LID
         upper = -(raised * (1 - shut) - low * 0.75 * shut) * _LID
@@ -254,8 +255,8 @@ class Drawing:
         y = -0.245 - person.brow_height
         away = person.eye_spacing * person.face_width
         points = (
-            complex(0.085 - 0.034 * down, y + 0.01 - 0.125 * up + 0.105 * down - 0.02 * outer + 0.035 * sneer),
-            complex(0.155 - 0.015 * down, y - 0.012 - 0.07 * up + 0.07 * down - 0.06 * outer + 0.02 * sneer),
+            complex(0.085 - 0.034 * down, y + 0.01 - 0.125 * up + 0.105 * down - 0.02 * outer + 0.01 * sneer),
+            complex(0.155 - 0.015 * down, y - 0.012 - 0.07 * up + 0.07 * down - 0.06 * outer + 0.005 * sneer),
             complex(0.24, y - 0.024 - 0.005 * up + 0.03 * down - 0.095 * outer),
             complex(0.335, y + 0.022 + 0.02 * up + 0.0 * down - 0.075 * outer),
         )

@@ -19,16 +19,18 @@ STRENGTHS = (0.4, 0.65, 0.9)  # of the movements, by level; less than 0.4 hardly
 CLASSES = tuple((name, level) for name in NAMES for level in (LEVELS if name != "neutral" else (1,)))
 COLUMN = {name: number for number, name in enumerate(BLENDSHAPES)}
 
-# Blendshapes at full strength; "side" is the person's own side, "other" the other one.
+_FEW_ACTIONS = {"disgusted": 1.25}  # what moves little of the face moves it more, to be seen as well
+
+# Blendshapes at full strength; the glance is to the person's own side.
 _BESIDE = {
     "contempt": {"eyeBlinkLeft": 0.25, "eyeBlinkRight": 0.25, "glance": 0.35},
-    "disgusted": {"eyeBlinkLeft": 0.15, "eyeBlinkRight": 0.15},
+    "disgusted": {"eyeBlinkLeft": 0.3, "eyeBlinkRight": 0.3},
     "sad": {"eyeBlinkLeft": 0.18, "eyeBlinkRight": 0.18, "eyeLookDownLeft": 0.45, "eyeLookDownRight": 0.45},
 }
 _HEAD = {  # at full strength; roll towards the person's own side
     "angry": Pose(0.0, 0.008, 0.0, 1.025),
     "contempt": Pose(0.0, -0.006, 0.06, 1.0),
-    "disgusted": Pose(0.0, 0.004, 0.035, 0.985),
+    "disgusted": Pose(0.0, -0.006, 0.05, 0.975),
     "fear": Pose(0.0, -0.004, -0.015, 0.975),
     "happy": Pose(0.0, -0.003, 0.03, 1.01),
     "neutral": Pose(),
@@ -72,7 +74,7 @@ def expression(person, emotion, level=None):
         shares = {}
     for unit, share in shares.items():
         place = FEATURES.index(unit)
-        each = full * share * manner.gains[place]
+        each = full * share * manner.gains[place] * _FEW_ACTIONS.get(emotion, 1.0)
         for name in UNITS[unit]:
             side = name.endswith("Left") - name.endswith("Right")
             row[COLUMN[name]] = each * (1 + side * manner.lopsided[place])

@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import InputError
 from ..reading.clip import BLENDSHAPES
 from .drawing import CHIN, FUNNEL, HAIRLINE, JAW_DROP, LIP_DROP, LOWER_DOWN, PARTED, UPPER_UP, Drawing, smile_parts
+from .person import whole
 from .pose import REST, Pose, placed
 
 SIZES = 32, 1024
@@ -47,8 +48,7 @@ def draw(person, blendshapes=NEUTRAL, pose=REST, size=64):
 
 def check_size(size):
     """InputError for a size that is no whole number in SIZES."""
-    if isinstance(size, bool) or not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"The size of a drawing is {size!r}: give a whole number from {SIZES[0]} to {SIZES[1]}.")
+    whole(size, *SIZES, "size of a drawing")
 
 
 def lip_gap(blendshapes):

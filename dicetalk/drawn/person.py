@@ -1,5 +1,7 @@
 """Drawn people: what one looks like, how one shows an emotion, and how one sounds, each a few numbers."""
 
+import numbers
+import reprlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,8 +121,7 @@ class Person:
         Raises:
             InputError: no whole number from 0 to 2^32 - 1.
         """
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST_PEOPLE:
-            raise InputError(f"The person is {number!r}: give a whole number from 0 to {MOST_PEOPLE - 1}.")
+        number = whole(number, 0, MOST_PEOPLE - 1, "person")
         random = np.random.default_rng([1, number])
         pitch = float(np.exp(random.uniform(np.log(95), np.log(230))))
         deep = pitch < 148
@@ -177,6 +178,13 @@ def _manner(random):
         lively=float(random.uniform(0.6, 1.5)),
         blinks=float(random.uniform(0.2, 0.45)),
     )
+
+
+def whole(value, low, high, what):
+    """`value` as an int when it is a whole number from low to high, else InputError that says what it is of."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+        raise InputError(f"The {what} is {reprlib.repr(value)}: give a whole number from {low} to {high}.")
+    return int(value)
 
 
 def usual_form(emotion):

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..reading.clip import BLENDSHAPES
 from . import face
 from .expression import CLASSES, COLUMN, expression, head, most, strength
-from .person import Person
+from .person import Person, whole
 from .pose import Pose
 from .sentences import SENTENCES, phonemes
 from .speech import FPS, MOUTH, speak
@@ -48,13 +48,11 @@ class Take:
             object.__setattr__(self, "level", most(self.emotion))
         if not isinstance(self.person, Person):
             raise InputError("The person of a take must be a Person: Person.of(number) draws one.")
-        if isinstance(self.sentence, int) and not isinstance(self.sentence, bool):
-            if not 0 <= self.sentence < len(SENTENCES):
-                raise InputError(f"The sentence is {self.sentence}: there are those from 0 to {len(SENTENCES) - 1}.")
-            object.__setattr__(self, "sentence", SENTENCES[self.sentence])
+        if not isinstance(self.sentence, str):
+            number = whole(self.sentence, 0, len(SENTENCES) - 1, "sentence")
+            object.__setattr__(self, "sentence", SENTENCES[number])
         phonemes(self.sentence)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise InputError(f"The seed of a take is {self.seed!r}: give a whole number from 0 to {2**32 - 1}.")
+        object.__setattr__(self, "seed", whole(self.seed, 0, 2**32 - 1, "seed of a take"))
 
     def __len__(self):
         """Frames, 12.5 a second."""

@@ -44,6 +44,11 @@ def test_a_number_is_always_the_same_person():
     assert first.mode == "RGB" and first.size == (64, 64) and first.tobytes() == again.tobytes()
 
 
+def test_numbers_of_arrays_are_numbers():
+    assert Person.of(np.int64(3)) == Person.of(3) and type(Person.of(np.int64(3)).number) is int
+    assert draw(Person.of(3), size=np.int64(32)).size == (32, 32)
+
+
 def test_people_look_different():
     digests = {hashlib.sha256(draw(Person.of(number)).tobytes()).digest() for number in range(40)}
     assert len(digests) == 40
