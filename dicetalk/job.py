@@ -34,7 +34,8 @@ class Job(ClipOptions):
     Args:
         portrait: file of a picture of one person.
         audio: file of the speech; also a video, whose sound is taken.
-        emotion: text such as "happy:1.3" or "0s neutral; 1.5s happy", a saved emotion's file, or "clip:FILE".
+        emotion: text such as "happy:1.3" or "0s neutral; 1.5s happy", a saved or
+            published (.npy) emotion's file, or "clip:FILE".
         output: the MP4 file to write.
         checkpoint: folder of the weights, or its name; the first one found when None.
         start, length: which piece of the audio, in seconds; to its end when the length is None.
@@ -147,7 +148,7 @@ class Job(ClipOptions):
         if self.clip is None:
             values = {name: value for name, value in values.items() if name not in clip_fields}
             saved = self.emotion.strip()
-            values["emotion"] = Path(saved).name if saved.endswith(SUFFIX) else self.emotion
+            values["emotion"] = Path(saved).name if saved.endswith((SUFFIX, ".npy")) else self.emotion
         else:
             for name in clip_fields:
                 values[name] = Path(values[name]).name if isinstance(values[name], str) else values[name]

@@ -13,11 +13,10 @@ from transformers import CLIPVisionModelWithProjection
 
 from .checkpoints.finding import Checkpoint, resolve_checkpoint
 from .checkpoints.loading import load_part
-from .checkpoints.priors import load_priors
+from .checkpoints.priors import load_priors, read_emotion
 from .checkpoints.tensors import read_tensors
 from .checkpoints.whisper import load_whisper_encoder
 from .emotion.parsing import resolve
-from .emotion.text import read_argument
 from .emotion.timeline import EmotionTimeline
 from .errors import InputError
 from .media.portrait import PreparedPortrait
@@ -134,7 +133,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 "The pipeline was not made by from_checkpoint, so that it has no presets: give an Emotion, not text."
             )
         priors = load_priors(self.checkpoint.folder("emotions"))
-        return resolve(read_argument(text, priors), priors, text)
+        return resolve(read_emotion(text, priors), priors, text)
 
     @torch.no_grad()
     def __call__(

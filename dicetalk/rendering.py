@@ -88,13 +88,13 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
     """Read and check everything that a job names, but for the weights of the network."""
     job.check_files(named)
 
-    from .emotion.text import read_argument
+    from .checkpoints.priors import load_priors, read_emotion
 
     clip = job.clip
     if clip is not None:
         clip = job.open_clip(clip, [job.portrait, job.audio], [("output", job.output)], named)
     else:
-        read_argument(job.emotion)  # a typing error is reported at once; its names, when the checkpoint is known
+        read_emotion(job.emotion)  # a typing error is reported at once; its names, when the checkpoint is known
 
     from .media.audio import load_audio
     from .media.image import load_image
@@ -106,7 +106,6 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
         raise InputError(f"The speech in {job.audio} lasts {len(audio) / 16:.0f} ms: one video frame takes 80 ms.")
 
     from .checkpoints.finding import resolve_checkpoint
-    from .checkpoints.priors import load_priors
     from .emotion.parsing import resolve
     from .memory import choose_device, choose_dtype
 
@@ -123,7 +122,7 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
         say(reading.text())
         emotion = reading.emotion
     else:
-        emotion = resolve(read_argument(job.emotion, priors), priors, job.emotion)
+        emotion = resolve(read_emotion(job.emotion, priors), priors, job.emotion)
 
     from .media.portrait import prepare_portrait
 

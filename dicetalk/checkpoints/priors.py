@@ -100,6 +100,19 @@ def load_prior(path):
     return Emotion(mean, deviation, one_line(path.stem), provenance=f"{one_line(path.name)} sha256:{digest}")
 
 
+def read_emotion(argument, names=None):
+    """What a person gave for an emotion: as `dicetalk.emotion.read_argument`, or the path of a .npy file, such as the
+    authors' happy.npy.
+
+    Returns:
+        A syntax tree, or the loaded value: `dicetalk.emotion.resolve` takes both.
+    """
+    from ..emotion.text import read_argument
+
+    path = str(argument).strip()
+    return load_prior(path) if path.lower().endswith(".npy") else read_argument(argument, names)
+
+
 def _is_saved_emotion(path):
     from safetensors import SafetensorError, safe_open
 

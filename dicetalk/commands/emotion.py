@@ -1,7 +1,7 @@
 """Show emotions, mix and save them, read them from clips, and show the Emotion Bank.
 
 An emotion is text, such as happy, happy:1.3, "(sad 0.7 + fear 0.3)" or "0s neutral; 1.5s happy:1.2 smooth", or the path
-of a saved one (.safetensors)."""
+of a saved one (.safetensors) or a published one (.npy)."""
 
 HELP = "show, mix and save emotions, read them from clips, and show the Emotion Bank"
 
@@ -206,18 +206,17 @@ def _bank(args):
 def _read(arguments, args):
     """The values of emotions given as text or files, the single emotions among the priors, and the checkpoint."""
     from ..checkpoints.finding import resolve_checkpoint
-    from ..checkpoints.priors import load_priors
+    from ..checkpoints.priors import load_priors, read_emotion
     from ..emotion.files import EmotionLibrary
     from ..emotion.parsing import resolve
-    from ..emotion.text import read_argument
     from ..emotion.timeline import EmotionTimeline
 
     for argument in arguments:
-        read_argument(argument)
+        read_emotion(argument)
     checkpoint = resolve_checkpoint(args.checkpoint)
     priors = load_priors(checkpoint.folder("emotions"))
     library = EmotionLibrary(priors, args.saved)
-    trees = [(read_argument(argument, library), argument) for argument in arguments]
+    trees = [(read_emotion(argument, library), argument) for argument in arguments]
     changes = _bank_changes(args)
     emotions = [resolve(tree, library, text).with_bank(**changes) for tree, text in trees]
     single = {name: emotion for name, emotion in priors.items() if not isinstance(emotion, EmotionTimeline)}

@@ -26,6 +26,7 @@ SYNONYMS = {
     "surprised": ("surprised", "surprise", "sur", "pleasantsurprise", "pleasantsurprised", "ps"),
 }
 _EMOTIONS = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in synonyms}
+_DENIALS = {"not", "no", "non", "without", "un"}
 _LEAST_KNOWN = 2
 
 _FACE_MARGIN = 0.1
@@ -44,7 +45,7 @@ def map_labels(labels, folder="the model"):
     """
     matrix = np.zeros((len(labels), len(NAMES)))
     for row, label in enumerate(labels):
-        name = _EMOTIONS.get(re.sub(r"[^a-z]", "", str(label).casefold()))
+        name = emotion_of(label)
         if name:
             matrix[row, NAMES.index(name)] = 1
     if matrix.any(0).sum() < _LEAST_KNOWN:
@@ -54,6 +55,19 @@ def map_labels(labels, folder="the model"):
             f"{', '.join(NAMES[:4])}) into id2label of its config.json."
         )
     return matrix
+
+
+def emotion_of(label):
+    """The one of the eight emotions that a label names, None for none.
+
+    Beside its name a label may say who shows it, or how strongly: "OAF_angry" (TESS), "female_happy", "Sad-strong".
+    """
+    words = re.findall(r"[a-z]+", str(label).casefold())
+    whole = _EMOTIONS.get("".join(words)) or _EMOTIONS.get(re.sub(r"^(fe)?male", "", "".join(words)))
+    if whole or _DENIALS & set(words):
+        return whole
+    named = {_EMOTIONS[word] for word in words if word in _EMOTIONS}
+    return named.pop() if len(named) == 1 else None
 
 
 def to_emotions(probabilities, matrix):

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from dicetalk.checkpoints.priors import load_priors, read_gaussian, read_prior
+from dicetalk.checkpoints.priors import load_prior, load_priors, read_emotion, read_gaussian, read_prior
 from dicetalk.emotion.files import save_emotion
 from dicetalk.emotion.mixing import mix
 from dicetalk.emotion.options import BankOptions
+from dicetalk.emotion.parsing import resolve
+from dicetalk.emotion.text import read_argument
 from dicetalk.emotion.timeline import EmotionTimeline, TimelineKey
 from dicetalk.emotion.value import Emotion
 from dicetalk.errors import InputError
@@ -234,6 +236,15 @@ def test_load_priors(tmp_path):
     assert torch.equal(priors["calm"].mean, torch.from_numpy(-MU[0])), "safetensors comes before .npy"
     assert priors["joy"].name == "joy" and not priors["joy"].deviation.any()
     assert priors["joy"].provenance.startswith("joy.npy sha256:")
+
+
+def test_a_published_file_is_an_emotion_by_its_path(written, tmp_path):
+    path = written(npy({"mu": MU}))
+    emotion = resolve(read_emotion(f" {path} "), {}, str(path))
+    assert emotion == load_prior(path) and emotion.name == path.stem
+    assert read_emotion("happy:1.3") == read_argument("happy:1.3")
+    with pytest.raises(InputError, match="lost.npy cannot be read"):
+        read_emotion(tmp_path / "lost.npy")
 
 
 def test_load_priors_takes_saved_emotions_as_they_are(tmp_path):

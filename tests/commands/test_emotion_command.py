@@ -41,6 +41,14 @@ def test_show(emotion):
     assert shares == sorted(shares, reverse=True) and 1 < shares[0] < 3
 
 
+def test_show_a_published_file(emotion, tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "joy.npy", np.random.default_rng(0).normal(size=(1, 256)).astype(np.float32))
+    code, out, _ = emotion("show", tmp_path / "joy.npy", "--top", 1)
+    assert code == 0 and out.splitlines()[0] == "joy" and "joy.npy sha256:" in out
+
+
 def test_show_with_other_bank_options(emotion):
     _, out, _ = emotion("show", "sad", "--bank", "nearest", "--temperature", 0.5)
     assert "bank                   nearest, temperature 0.5" in out

@@ -11,7 +11,7 @@ from project import DEMO
 
 from dicetalk.emotion.options import NAMES
 from dicetalk.errors import InputError
-from dicetalk.reading.classifiers import SYNONYMS, Classifier, face_picture, map_labels, to_emotions
+from dicetalk.reading.classifiers import SYNONYMS, Classifier, emotion_of, face_picture, map_labels, to_emotions
 from dicetalk.reading.clip import Clip
 from dicetalk.reading.evidence import Evidence
 from dicetalk.reading.faces import FaceChoice
@@ -228,3 +228,17 @@ def test_models_of_something_else_are_refused_before_the_clip_is_read(tmp_path):
     clip = Clip(frames=lambda every: iter([]), blendshapes=lambda: pytest.fail("the clip was read"))
     with pytest.raises(InputError, match="its labels are no emotions"):
         Evidence(face_model=folder).read(clip, make_priors())
+
+
+@pytest.mark.parametrize(
+    "label, emotion",
+    [
+        *(("OAF_angry", "angry"), ("YAF_pleasant_surprised", "surprised"), ("OAF_Pleasant_surprise", "surprised")),
+        *(("female_happy", "happy"), ("male_fearful", "fear"), ("MALE_CALM", "neutral"), ("femalesad", "sad")),
+        *(("03-happy", "happy"), ("happy (strong)", "happy"), ("emotion: disgust", "disgusted"), ("F_ang", "angry")),
+        *(("unhappy", "sad"), ("no emotion", "neutral"), ("not happy", None), ("happy or sad", None)),
+        *(("bored", None), ("LABEL_0", None), ("female", None), ("", None), (3, None)),
+    ],
+)
+def test_a_label_may_say_more_than_the_emotion(label, emotion):
+    assert emotion_of(label) == emotion
