@@ -20,8 +20,10 @@ from ..dicetalk.model.settings import LATENT_CHANNELS
 from ..dicetalk.sampling.decoding import CONTEXT, LARGEST_CHUNK, REACH, decode_in_chunks, fitting_chunk, frame_bytes
 from ..dicetalk.sampling.finite import require_finite_frames
 from .checks import require_audio
+from .progress import TimeLeft, say
 
 InterpModel = io.Custom("INTERP_MODEL")
+_TELL_EVERY = 8  # frames
 _NOT_FINITE_REMEDY = (
     "start ComfyUI with --fp32-vae, or load the VAE's file again; the sampled latent is kept for the next run"
 )
@@ -39,14 +41,27 @@ class LatentVideo(Input.Video):
         interp_model: ComfyUI's INTERP_MODEL, which adds a frame between every two; the last one is there twice, so
             that the video lasts as long: 2N in all.
         chunk_size, context: see `dicetalk.sampling.decoding`.
+        smooth_motion: add them by motion compensation, as the command line does, where there is no `interp_model`.
     """
 
-    def __init__(self, latents, vae, fps, audio=None, interp_model=None, chunk_size=LARGEST_CHUNK, context=CONTEXT):
+    def __init__(
+        self,
+        latents,
+        vae,
+        fps,
+        audio=None,
+        interp_model=None,
+        chunk_size=LARGEST_CHUNK,
+        context=CONTEXT,
+        smooth_motion=False,
+    ):
         self._latents, self._vae, self._audio, self._interp_model = latents, vae, audio, interp_model
-        self._fps = Fraction(fps).limit_denominator(1001) * (1 if interp_model is None else 2)
+        self._smooth = smooth_motion and interp_model is None
+        self._sampled_fps = Fraction(fps).limit_denominator(1001)
+        self._fps = self._sampled_fps * (2 if interp_model is not None or self._smooth else 1)
         self._chunk_size, self._context = chunk_size, context if _is_temporal(vae) else 0
         self._fits = None
-        self._first, self._stop = 0, len(latents) * (1 if interp_model is None else 2)
+        self._first, self._stop = 0, len(latents) * (2 if interp_model is not None or self._smooth else 1)
 
     def get_frame_count(self) -> int:
         return self._stop - self._first
@@ -140,20 +155,27 @@ class LatentVideo(Input.Video):
 
     def _frames(self):
         """(height, width, 3) in 0..1, one after the other, on the CPU."""
-        progress = comfy.utils.ProgressBar(self.get_frame_count())
+        total = self.get_frame_count()
+        progress, left, done = comfy.utils.ProgressBar(total), TimeLeft(), 0
+        twice = ", one of two added between the others" if self._fps > self._sampled_fps else ""
+        say(f"decoding and writing {total} frames{twice}")
         for piece in self._pieces():
             for frame in piece.cpu():
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 yield frame
                 progress.update(1)
+                done += 1
+                if done % _TELL_EVERY == 0 or done == total:
+                    say(f"decoded {done} of {total} frames, {left.after(done / total)}")
 
     def _pieces(self):
         """(n, height, width, 3): the frames that are wanted."""
-        if self._interp_model is None:
+        if self._interp_model is None and not self._smooth:
             yield from self._decoded(self._first, self._stop)
             return
         skip, left = self._first % 2, self.get_frame_count()
-        for piece in self._doubled(self._decoded(self._first // 2, min(self._stop // 2 + 1, len(self._latents)))):
+        doubled = self._smoothed if self._smooth else self._doubled
+        for piece in doubled(self._decoded(self._first // 2, min(self._stop // 2 + 1, len(self._latents)))):
             piece = piece[skip : skip + left]
             skip, left = 0, left - len(piece)
             yield piece
@@ -192,6 +214,13 @@ class LatentVideo(Input.Video):
                 require_finite_frames(frames, _NOT_FINITE_REMEDY)  # before infinity is clamped to a colour
                 frames = frames.to(vae.output_device, vae.vae_output_dtype(), copy=True)
                 return vae.process_output(frames).movedim(1, -1)
+
+    def _smoothed(self, pieces):
+        from ..dicetalk.media.frame_rate import double_frame_rate
+
+        frames = (frame.float().cpu().numpy() for piece in pieces for frame in piece)
+        for frame in double_frame_rate(frames):
+            yield torch.from_numpy(frame.astype("float32") / 255)[None]
 
     def _doubled(self, pieces):
         from comfy_extras.nodes_frame_interpolation import FrameInterpolate
@@ -369,12 +398,19 @@ class DiceTalkVideo(io.ComfyNode):
                     advanced=True,
                     tooltip="Frames to either side that are decoded with each chunk, so that its borders do not show.",
                 ),
+                io.Boolean.Input(
+                    "smooth_motion",
+                    default=True,
+                    optional=True,
+                    tooltip="Adds a motion-compensated frame between every two: 25 frames a second instead of the "
+                    "model's own 12.5. With an interp_model, that adds them.",
+                ),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="For Save Video; decoded when it is saved.")],
         )
 
     @classmethod
-    def execute(cls, samples, vae, fps, chunk_size, context, audio=None, interp_model=None) -> io.NodeOutput:
+    def execute(cls, samples, vae, fps, chunk_size, context, audio=None, interp_model=None, smooth_motion=False):
         latents = samples["samples"]
         if latents.ndim != 4 or not len(latents):
             raise InputError(
@@ -393,4 +429,4 @@ class DiceTalkVideo(io.ComfyNode):
             for note in notes:
                 logging.warning("DICE-Talk Video: %s", note)
             audio = {**audio, "waveform": heard[None], "sample_rate": rate}
-        return io.NodeOutput(LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context))
+        return io.NodeOutput(LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context, smooth_motion))

@@ -17,6 +17,7 @@ from ...dicetalk.sampling.economy import Economy, too_large
 from ...dicetalk.sampling.finite import require_finite_latents
 from ...dicetalk.sampling.guidance import BRANCHES, CONDITIONAL, UNCONDITIONAL, guide, needed_branches, scales_at
 from ...dicetalk.sampling.windows import WINDOW, joined, plan_with_smaller, window_plan
+from ..progress import TimeLeft, say
 from .model import DiceTalkModel, Shared
 
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
@@ -123,6 +124,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         if denoise_mask is not None and len(denoise_mask) == frames:
             denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(WINDOW, 0)])
         self._check_model_options()
+        self._time_left = TimeLeft()
         self._plans = {WINDOW: self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)}
         self._economy = Economy(
             WINDOW,
@@ -186,13 +188,24 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         )
 
     def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge):
+        windows, done = self._windows, 0
+
         def predicted(frames):
+            nonlocal done
             # The row is used up at the first attempt: at a second one EasyCache would find that nothing has changed.
             _let_easycache_judge_by(judge.pop() if judge else None, options)
             parts = self._denoise(model, x[frames], timestep[frames], frames, branches, options)
+            done += 1
+            self._tell(done, len(windows))
             return [guide(parts, *scales), *((parts[CONDITIONAL], parts[UNCONDITIONAL]) if two_way else ())]
 
-        return joined(self._windows, x, predicted)
+        return joined(windows, x, predicted)
+
+    def _tell(self, window, windows):
+        """Say which window was sampled, and how long the rest may take; the log has a line for each step."""
+        steps = len(self._plans[WINDOW])
+        left = self._time_left.after((self._step + window / windows) / steps)
+        say(f"step {self._step + 1} of {steps}, window {window} of {windows}, {left}", in_log=window == windows)
 
     def _denoise(self, model, x, timestep, frames, branches, options):
         """Each branch's prediction for a window: ComfyUI batches them as memory allows, or one after the other."""

@@ -173,6 +173,32 @@ def test_doubled_frames_are_those_of_frame_interpolate(make, images, interp_mode
     torch.testing.assert_close(part.get_components().images, doubled[3:13], rtol=0, atol=1e-5)
 
 
+def test_smooth_motion_adds_frames_between_the_decoded_ones(make, images):
+    video = make(smooth_motion=True)
+    assert video.get_frame_rate() == 25 and make().get_frame_rate() == Fraction(25, 2)
+    frames = video.get_components().images
+    assert len(frames) == video.get_frame_count()
+    assert (frames[: 2 * FRAMES : 2] - images[: len(frames[: 2 * FRAMES : 2])]).abs().max() <= 0.5 / 255 + 1e-6
+    assert (frames[1] - frames[0]).abs().max() > 0 and (frames[1] - frames[2]).abs().max() > 0
+    part = video.as_trimmed(0.4, 0.24).get_components().images
+    assert len(part) == 6 and torch.equal(part[::2], frames[10:16:2])
+
+
+def test_an_interpolation_model_goes_before_smooth_motion(make, interp_model):
+    video, model = make(interp_model, smooth_motion=True), make(interp_model)
+    assert video.get_frame_rate() == 25 and torch.equal(video.get_components().images, model.get_components().images)
+
+
+def test_the_log_says_what_decoding_does(make, caplog, tmp_path):
+    caplog.set_level("INFO")
+    make(smooth_motion=True).save_to(tmp_path / "out.mp4")
+    total = make(smooth_motion=True).get_frame_count()
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("DICE-Talk: dec")]
+    assert said[0] == f"DICE-Talk: decoding and writing {total} frames, one of two added between the others"
+    assert said[1].startswith(f"DICE-Talk: decoded 8 of {total} frames, about ") and said[1].endswith("left")
+    assert said[-1] == f"DICE-Talk: decoded {total} of {total} frames, done"
+
+
 def test_facts_are_told_without_decoding(make, monkeypatch, vae):
     monkeypatch.setattr(vae.first_stage_model, "decode", None)
     video = make()
