@@ -14,11 +14,26 @@ EXAMPLES = (
 def add_arguments(parser):
     parser.add_argument("--sheet", metavar="PNG", help="write a sheet of people (rows) and emotions (columns)")
     parser.add_argument("--output", metavar="MP4", help="write a take; its landmarks and portrait get the same name")
+    parser.add_argument(
+        "--recordings",
+        metavar="DIR",
+        help="write recordings of all emotions and levels as train-embedder reads them: sound and landmarks, and "
+        "videos where --size is given",
+    )
     parser.add_argument("--sentences", action="store_true", help="print the sentences with their numbers")
     parser.add_argument(
-        "--person", type=int, default=0, metavar="N", help="who; of a sheet the first one (default: %(default)s)"
+        "--person", type=int, default=0, metavar="N", help="who; of several the first one (default: %(default)s)"
     )
-    parser.add_argument("--people", type=int, default=6, metavar="N", help="how many on a sheet (default: %(default)s)")
+    parser.add_argument(
+        "--people", type=int, default=6, metavar="N", help="how many on a sheet or in recordings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--takes",
+        type=int,
+        default=4,
+        metavar="N",
+        help="recordings of each person, emotion and level (default: %(default)s)",
+    )
     parser.add_argument("--emotion", default="happy", help="of the take: one of the eight (default: %(default)s)")
     parser.add_argument(
         "--level", type=int, metavar="N", help="1, 2 or 3, slight to strong (default: 3, which neutral does not have)"
@@ -38,8 +53,11 @@ def add_arguments(parser):
 def run(args):
     from ..errors import InputError
 
-    if not (args.sheet or args.output or args.sentences):
-        raise InputError("Give --output for a take, --sheet for a sheet of people, or --sentences for what they say.")
+    if not (args.sheet or args.output or args.recordings or args.sentences):
+        raise InputError(
+            "Give --output for a take, --sheet for a sheet of people, --recordings for many takes, or --sentences for "
+            "what they say."
+        )
     if args.sentences:
         from ..drawn.sentences import SENTENCES
 
@@ -47,6 +65,8 @@ def run(args):
             print(f"{number:2d}  {text}")
     if args.sheet:
         _sheet(args)
+    if args.recordings:
+        _recordings(args)
     if args.output:
         _take(args)
     return 0
@@ -65,6 +85,33 @@ def _sheet(args):
     people = [Person.of(number) for number in range(args.person, args.person + max(args.people, 0))]
     save_png(sheet(people, 96 if args.size is None else args.size, args.level), args.sheet)
     print(f"Wrote {Path(args.sheet).absolute()}")
+
+
+def _recordings(args):
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from ..drawn.expression import CLASSES
+    from ..drawn.files import write_recordings
+    from ..drawn.person import Person
+    from ..drawn.sentences import SENTENCES
+    from ..drawn.take import Take
+    from ..errors import InputError
+
+    for name in ("people", "takes"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} is {getattr(args, name)}: give 1 or more.")
+    takes = (
+        Take(person, emotion, level, (person.number + 7 * number + 3 * place) % len(SENTENCES), number)
+        for person in map(Person.of, range(args.person, args.person + args.people))
+        for place, (emotion, level) in enumerate(CLASSES)
+        for number in range(args.takes)
+    )
+    total = args.people * args.takes * len(CLASSES)
+    for _ in tqdm(write_recordings(args.recordings, takes, args.size), total=total, unit="take", disable=None):
+        pass
+    print(f"Wrote {total} takes of {args.people} people to {Path(args.recordings).absolute()}")
 
 
 def _take(args):

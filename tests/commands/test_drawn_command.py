@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from dicetalk import cli
-from dicetalk.drawn import Person, Take
+from dicetalk.drawn import CLASSES, Person, Take
+from dicetalk.drawn.files import write_recordings
+from dicetalk.embedder.dataset import find_recordings
 from dicetalk.emotion.options import NAMES
 from dicetalk.media.audio import load_audio
 from dicetalk.reading.landmarks import read_landmarks
@@ -82,6 +84,8 @@ def test_sentences(command):
         (["--output", "take.mp4", "--sentence", "32"], "The sentence is 32"),
         (["--output", "take.mp4", "--sentence", "Hello"], "cannot say hello"),
         (["--output", "take.mp4", "--seed", "-5"], "The seed of a take is -5"),
+        (["--recordings", "there", "--people", "0"], "--people is 0: give 1 or more"),
+        (["--recordings", "there", "--takes", "-1"], "--takes is -1: give 1 or more"),
         (["--sheet", "people.jpg"], "end its name with .png"),
         (["--sheet", "people.png", "--people", "0"], "A sheet shows 1 to 64 people, not 0"),
         (["--sheet", "people.png", "--people", "65"], "A sheet shows 1 to 64 people, not 65"),
@@ -91,3 +95,28 @@ def test_wrong_input_is_one_line(command, tmp_path, monkeypatch, arguments, mess
     monkeypatch.chdir(tmp_path)
     code, out, error = command("drawn", *arguments)
     assert code == 2 and message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_recordings_are_found_and_hold_what_was_drawn(command, tmp_path):
+    folder = tmp_path / "recordings"
+    code, out, error = command("drawn", "--recordings", folder, "--person", 5, "--people", 1, "--takes", 1)
+    assert code == 0 and "Wrote 22 takes of 1 people" in out, error
+    recordings = find_recordings(folder)
+    assert len(recordings) == 22 and {recording.actor for recording in recordings} == {"person_5"}
+    assert {(recording.emotion, int(recording.level[-1])) for recording in recordings} == set(CLASSES)
+    for recording in recordings[::7]:
+        sentence, seed = map(int, recording.name.split("_"))
+        take = Take(Person.of(5), recording.emotion, int(recording.level[-1]), sentence, seed)
+        assert recording.video is None and np.array_equal(load_audio(recording.audio), take.sound)
+        values, times = read_landmarks(recording.landmarks)
+        np.testing.assert_allclose(values, take.blendshapes, atol=1e-4)
+        assert len(times) == len(take)
+
+
+def test_recordings_with_videos(tmp_path):
+    take = Take(Person.of(1), "sad", 1, "My mother left.", 2)
+    ((written, path),) = write_recordings(tmp_path, [take], size=64)
+    assert written is take and path.name.endswith("_2.wav")
+    (recording,) = find_recordings(tmp_path)
+    with av.open(str(recording.video)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == len(take) and video.streams.audio
