@@ -205,6 +205,7 @@ def _hub_files(repository, missing, endpoint, on_request):
     from huggingface_hub.utils import hf_raise_for_status
 
     api = HfApi(endpoint=endpoint)
+    _session()
     on_request()
     try:
         info = api.model_info(repository, files_metadata=True, timeout=_TIMEOUT)
@@ -371,17 +372,42 @@ def _answer(url, headers={}):
     The session sees to proxies, certificates and redirects; it takes the token off where they lead to another host.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub.utils import build_hf_headers
 
     # not packed, since a range of what is packed is none of the file
     headers = {**build_hf_headers(library_name="dicetalk"), "Accept-Encoding": "identity", **headers}
-    session, timeout = get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT
+    session, timeout = _session(), constants.HF_HUB_DOWNLOAD_TIMEOUT
     if callable(session.stream):  # a setting, with requests, before huggingface_hub 1.0
         with session.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
             yield answer, answer.iter_raw()
     else:
         with session.get(url, headers=headers, timeout=timeout, stream=True) as answer:
             yield answer, answer.raw.stream(_PIECE, decode_content=False)
+
+
+def _session():
+    """huggingface_hub's; InputError where the environment names a proxy that its HTTP library cannot use."""
+    from huggingface_hub.utils import get_session
+
+    try:
+        return get_session()
+    except Exception as error:  # the library raises many kinds, ImportError for SOCKS among them
+        raise InputError(_proxy_problem(str(error))) from None
+
+
+def _proxies():
+    """Scheme → address of a proxy, as the environment names them; urllib itself knows no ALL_PROXY."""
+    found = urllib.request.getproxies()
+    return {"https": found["all"], "http": found["all"], **found} if "all" in found else found
+
+
+def _proxy_problem(reason):
+    names = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+    named = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+    return (
+        f"The proxy that {' or '.join(named) or 'the system'} names cannot be used ({' '.join(reason.split())[:200]}). "
+        "Name an http:// proxy there, take the variable away, or fetch the files by hand."
+    )
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):
@@ -394,7 +420,12 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
 
 
 def _fetch_small(file):
-    opener = urllib.request.build_opener(_NoDowngrade, urllib.request.HTTPSHandler(context=_tls()))
+    proxies = _proxies()
+    if proxies.get("https", "http:").partition(":")[0].lower().startswith("socks"):
+        raise InputError(_proxy_problem(f"{file.source} is not fetched through SOCKS"))
+    opener = urllib.request.build_opener(
+        _NoDowngrade, urllib.request.HTTPSHandler(context=_tls()), urllib.request.ProxyHandler(proxies)
+    )
     with written_beside(file.target) as part:
         try:
             with opener.open(file.url, timeout=_TIMEOUT) as response:
