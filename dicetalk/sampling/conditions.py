@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from ..emotion.options import FPS
+from ..errors import InputError
 from ..model.settings import EXPRESSION_BUCKET, MOTION_BUCKET
 from .guidance import CONDITIONAL, UNCONDITIONAL
+
+STRONGEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Conditions:
         face_mask: (1, 1, 8h, 8w) in 0..1.
         pose_features: (1, channels, h, w).
         fps, motion_bucket_id, expression_bucket_id: the UNet's three time ids.
+        speech_strength, emotion_strength: what the speech and the emotion adapters add inside the UNet is multiplied by
+            these, in all branches alike; 1 as published.
     """
 
     image_latent: Tensor
@@ -38,6 +43,13 @@ class Conditions:
     fps: float = FPS
     motion_bucket_id: float = MOTION_BUCKET
     expression_bucket_id: float = EXPRESSION_BUCKET
+    speech_strength: float = 1.0
+    emotion_strength: float = 1.0
+
+    def __post_init__(self):
+        for name in ("speech_strength", "emotion_strength"):
+            if not 0 <= getattr(self, name) <= STRONGEST:
+                raise InputError(f"{name} is {getattr(self, name)}: give 0 to {STRONGEST:g}; 1 is usual.")
 
     @property
     def num_frames(self) -> int:

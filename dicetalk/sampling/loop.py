@@ -54,6 +54,8 @@ def denoise_window(
         emotion_tokens=batch("emotion_tokens"),
         pose_features=conditions.pose_features[:, None].to(device, dtype),
         face_mask=conditions.face_mask.to(device, dtype),
+        audio_scale=conditions.speech_strength,
+        emotion_scale=conditions.emotion_strength,
         return_dict=False,
     )[0]
     return dict(zip(branches, prediction))

@@ -4,6 +4,7 @@ import logging
 import math
 import uuid
 
+import comfy.conds
 import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
@@ -245,7 +246,12 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
 
     def inner_sample(self, noise, latent_image, device, *args, **kwargs):
         features, mask = self.conditions.pose_features[:, None], self.conditions.face_mask
-        self._shared = {"pose_features": Shared(features.to(device)), "face_mask": Shared(mask.to(device))}
+        self._shared = {
+            "pose_features": Shared(features.to(device)),
+            "face_mask": Shared(mask.to(device)),
+            "audio_scale": comfy.conds.CONDConstant(self.conditions.speech_strength),
+            "emotion_scale": comfy.conds.CONDConstant(self.conditions.emotion_strength),
+        }
         try:
             return super().inner_sample(noise, latent_image, device, *args, **kwargs)
         finally:

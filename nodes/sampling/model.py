@@ -66,6 +66,10 @@ class NativeUNet(DiceTalkUNet):
                 module.__class__ = Blender
                 module.mix_factor = torch.nn.Parameter(torch.empty(1, device=device, dtype=torch.float32))
 
+    def to(self, *args, memory_format=None, **kwargs):
+        """As `Module.to`, without --force-channels-last's order of weights: convolutions over time have none."""
+        return super().to(*args, **kwargs)
+
     def forward(self, x, timesteps, context=None, control=None, transformer_options={}, **kwargs):
         return comfy.patcher_extension.WrapperExecutor.new_class_executor(
             self._forward,
@@ -88,6 +92,8 @@ class NativeUNet(DiceTalkUNet):
         emotion_tokens,
         pose_features,
         face_mask,
+        audio_scale=1.0,
+        emotion_scale=1.0,
         **kwargs,
     ):
         def attention(query, key, value, heads):
@@ -103,6 +109,8 @@ class NativeUNet(DiceTalkUNet):
             emotion_tokens=emotion_tokens,
             pose_features=pose_features,
             face_mask=face_mask,
+            audio_scale=audio_scale,
+            emotion_scale=emotion_scale,
             attention=attention,
             return_dict=False,
         )

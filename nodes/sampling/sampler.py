@@ -12,7 +12,7 @@ from ...dicetalk.emotion.timeline import EmotionTimeline
 from ...dicetalk.errors import InputError
 from ...dicetalk.memory import require_memory
 from ...dicetalk.model.settings import EXPRESSION_BUCKET, MOTION_BUCKET
-from ...dicetalk.sampling.conditions import Conditions
+from ...dicetalk.sampling.conditions import STRONGEST, Conditions
 from ...dicetalk.sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
 from ..checks import require_finite
 from ..types import Audio, DiceTalk, Emotion, Portrait
@@ -43,7 +43,8 @@ def _inputs():
             min=0.0,
             max=20.0,
             step=0.1,
-            tooltip="How strongly speech and emotion act.",
+            tooltip="Guidance: how far the frames go beyond what the model draws without speech and emotion. For one "
+            "of the two alone, see speech_strength and emotion_strength.",
         ),
     ]
 
@@ -114,6 +115,28 @@ def _window_inputs():
             tooltip="When memory is too small even for one branch at a time, use windows of 13, 7 or 4 "
             "frames instead of 25, which changes the result. Off, that is an error.",
         ),
+        io.Float.Input(
+            "speech_strength",
+            default=1.0,
+            min=0.0,
+            max=STRONGEST,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="How much the speech adds inside the model, apart from guidance: the lips move more or less. 1 as "
+            "published.",
+        ),
+        io.Float.Input(
+            "emotion_strength",
+            default=1.0,
+            min=0.0,
+            max=STRONGEST,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="How much the emotion adds inside the model, apart from guidance: the expression is stronger or "
+            "weaker while the speech stays. 1 as published.",
+        ),
     ]
 
 
@@ -132,6 +155,8 @@ def make_guider(
     guidance_from=1000.0,
     guidance_to=0.0,
     smaller_windows=False,
+    speech_strength=1.0,
+    emotion_strength=1.0,
 ):
     """The guider, and the LATENT to start from: the portrait's, once per frame, (frames, 4, h, w)."""
     from .guider import DiceTalkGuider as Guider  # diffusers is slow to import: only when first used
@@ -141,6 +166,8 @@ def make_guider(
         emotion_scale=emotion_scale,
         guidance_from=guidance_from,
         guidance_to=guidance_to,
+        speech_strength=speech_strength,
+        emotion_strength=emotion_strength,
     )
     frames = len(audio_features.tokens)
     _require_memory(model, frames, portrait.latent, audio_features.tokens[:1], emotion)
@@ -156,6 +183,8 @@ def make_guider(
         pose_features=dicetalk.pose_features(portrait.face_mask),
         motion_bucket_id=motion_bucket,
         expression_bucket_id=expression_bucket,
+        speech_strength=speech_strength,
+        emotion_strength=emotion_strength,
     )
     if guidance_to > guidance_from:
         raise InputError(f"guidance_to is {guidance_to:g}, above guidance_from, {guidance_from:g}: sigmas fall.")
