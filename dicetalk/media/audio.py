@@ -16,6 +16,7 @@ from ..emotion.options import LONGEST
 from ..errors import InputError, reason
 from ..memory import free_memory, require_memory
 from ..model.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, check_rate, num_frames
+from .clock import origin
 from .container import AAC_RATES, OTHER_RATE, check_is_file, open_media
 from .downmix import Downmix, Levels, downmix_for, usual_downmix
 
@@ -292,13 +293,13 @@ class Decoded:
 
     def _frames(self):
         """(seconds from the file's beginning, None where the file does not say; (channels, samples) float32)."""
-        resampler, origin, skipped_until = None, 0.0, -math.inf
+        resampler, begins, skipped_until = None, 0.0, -math.inf
         decoded = damaged = 0
         packets = self._container.demux(self._stream)
         try:
             while (packet := next(packets, None)) is not None:
                 if packet.pts is not None and packet.size:
-                    ends = float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin
+                    ends = float((packet.pts + (packet.duration or 0)) * packet.time_base) - begins
                     if ends < skipped_until:
                         self.reached = ends
                         continue
@@ -312,11 +313,11 @@ class Decoded:
                     if resampler is None:
                         resampler = SteadyResampler(frame.layout, frame.sample_rate)
                         self.rate, self.names = frame.sample_rate, _channel_names(frame.layout)
-                        origin = self._origin(frame)
+                        begins = origin(self._container)
                         if self._start > _WORTH_SKIPPING:
                             skipped_until = self._start - _PREROLL
-                            packets = self._skipped_to(origin + skipped_until, packets)
-                    seconds = None if frame.time is None else max(frame.time - origin, 0.0)
+                            packets = self._skipped_to(begins + skipped_until, packets)
+                    seconds = None if frame.time is None else max(frame.time - begins, 0.0)
                     for block in resampler.resample(frame):
                         decoded += 1
                         yield seconds, block
@@ -330,16 +331,6 @@ class Decoded:
                 f"The audio track of {self._path} is damaged ({damaged} of its {damaged + decoded} packets cannot be "
                 "decoded): export it again."
             )
-
-    def _origin(self, first):
-        """When the file begins, on FFmpeg's clock: with its first frame of sound, or with earlier pictures."""
-        cover = av.stream.Disposition.attached_pic
-        starts = [
-            float(stream.start_time * stream.time_base)
-            for stream in self._container.streams.video
-            if stream.start_time is not None and not stream.disposition & cover
-        ]
-        return min([first.time or 0.0, *starts])
 
     def _skipped_to(self, seconds, packets):
         """Packets from before that time on; or those that were there, to be counted."""
