@@ -83,6 +83,9 @@ class Person:
 
     `Person.of(number)` draws one; `dataclasses.replace` changes any of it. What is random in a person's takes follows
     the number.
+
+    Raises:
+        InputError: a style of hair, glasses, beard or clothes that there is not.
     """
 
     number: int
@@ -113,6 +116,14 @@ class Person:
     wall: tuple
     manner: Manner = field(repr=False)
     voice: Voice = field(repr=False)
+
+    def __post_init__(self):
+        choices = {"hair_style": HAIR_STYLES, "glasses": GLASSES, "beard": BEARDS, "clothes": CLOTHES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"The {name} of a person is {getattr(self, name)!r}: give one of {', '.join(dict.fromkeys(known))}."
+                )
 
     @classmethod
     def of(cls, number):

@@ -161,6 +161,11 @@ def test_lips_are_apart_as_the_blendshapes_say():
     [
         (lambda: Person.of(-1), "The person is -1"),
         (lambda: Person.of(2.0), "The person is 2.0"),
+        (
+            lambda: replace(Person.of(0), hair_style="mohawk"),
+            "hair_style of a person is 'mohawk': give one of short, p",
+        ),
+        (lambda: replace(Person.of(0), glasses="sun"), "give one of none, round, square"),
         (lambda: draw(Person.of(0), size=31), "from 32 to 1024"),
         (lambda: draw(Person.of(0), size=64.0), "from 32 to 1024"),
         (lambda: draw(Person.of(0), np.zeros(51)), "52 finite numbers"),
