@@ -1,23 +1,25 @@
 """Holds this implementation to golden cases: inputs and outputs computed with the published code.
 
-A case is a folder with ``case.json`` (kind, config, tolerance: the largest absolute error allowed in float32) and
-``tensors.safetensors`` (``in.*`` and ``out.*``). Weights are not stored; both sides fill them from the names of the
-published files, see `filled_tensor`.
+A case is a folder with ``case.json`` (kind, config, tolerance: the largest absolute error allowed in float32; for the
+kinds of `verify_training`, relative_tolerance) and ``tensors.safetensors`` (``in.*`` and ``out.*``). Weights are not
+stored; both sides fill them from the names of the published files, see `filling.filled_tensor`.
 """
 
 import json
 import math
 import os
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import InputError, reason
+from .filling import built_module, fill, filled_tensor
+from .verify_training import SENSITIVE, TRAINING_KINDS, TrainingCaseError, relative_error
+
+__all__ = ["fill", "filled_tensor", "find_cases", "largest_error", "verify_case"]
 
 CASE_FILE = "case.json"
 TENSORS_FILE = "tensors.safetensors"
@@ -36,7 +38,8 @@ class Result:
     """How one case went.
 
     Attributes:
-        error: the largest absolute error over all expected tensors, None if it could not be computed.
+        error: the largest absolute error over all expected tensors, for a case of training the relative one; None if
+            it could not be computed.
         verdict: one of PASSED, FAILED, NOT_JUDGED.
         reason: what the numbers do not say.
     """
@@ -48,7 +51,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Case:
-    """A golden case that has been found; `problem` says why its case.json cannot be used, if so."""
+    """A golden case that has been found; `problem` says why its case.json cannot be used, if so.
+
+    `parameters` and `note` are those of a case of training, whose `tolerance` is relative.
+    """
 
     folder: Path
     name: str
@@ -56,6 +62,8 @@ class Case:
     config: dict | None = None
     tolerance: float | None = None
     problem: str = ""
+    parameters: tuple[str, ...] = ()
+    note: str = ""
 
 
 class CaseError(Exception):
@@ -90,13 +98,18 @@ def _read_case(folder, name):
         return Case(folder, name, problem=f"{CASE_FILE} cannot be read: {reason(error)}")
     if not isinstance(case, dict) or not isinstance(case.get("kind"), str):
         return Case(folder, name, problem=f"{CASE_FILE} names no kind")
-    kind, config, tolerance = case["kind"], case.get("config", {}), case.get("tolerance")
+    kind, config = case["kind"], case.get("config", {})
+    relative = "relative_" if kind in TRAINING_KINDS else ""
+    tolerance = case.get(f"{relative}tolerance")
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
     if not (number and math.isfinite(tolerance) and tolerance >= 0):
-        return Case(folder, name, kind, problem=f"{CASE_FILE} gives no usable tolerance ({tolerance!r})")
+        return Case(folder, name, kind, problem=f"{CASE_FILE} gives no usable {relative}tolerance ({tolerance!r})")
     if not isinstance(config, dict):
         return Case(folder, name, kind, tolerance=tolerance, problem=f"config in {CASE_FILE} is not an object")
-    return Case(folder, name, kind, config, tolerance)
+    parameters, note = case.get("parameters", []), case.get("note", "")
+    if not isinstance(parameters, list) or not isinstance(note, str):
+        return Case(folder, name, kind, tolerance=tolerance, problem=f"{CASE_FILE} lists no parameters, or no note")
+    return Case(folder, name, kind, config, tolerance, "", tuple(map(str, parameters)), note)
 
 
 def verify_case(case, device="cpu", dtype=torch.float32):
@@ -110,9 +123,11 @@ def verify_case(case, device="cpu", dtype=torch.float32):
     if case.problem:
         return Result(None, FAILED, case.problem)
     try:
-        if case.kind not in _KINDS:
-            raise CaseError(f"unknown kind; known are {', '.join(sorted(_KINDS))}")
+        if case.kind not in _KINDS | TRAINING_KINDS:
+            raise CaseError(f"unknown kind; known are {', '.join(sorted(_KINDS | TRAINING_KINDS))}")
         inputs, expected = _read_tensors(case.folder / TENSORS_FILE)
+        if case.kind in TRAINING_KINDS:
+            return _training_result(case, inputs, expected, device, dtype)
         error = _error(case, inputs, expected, device, dtype)
         if not math.isfinite(error):
             return Result(error, FAILED, "not finite")
@@ -121,19 +136,49 @@ def verify_case(case, device="cpu", dtype=torch.float32):
         if error <= case.tolerance:
             return Result(error, PASSED)
         if case.kind == "sampling" and error <= ROUNDING_ALLOWANCE * case.tolerance:
-            precise = device if torch.device(device).type == "cuda" else "cpu"  # MPS has no float64
-            exact = _error(case, inputs, expected, precise, torch.float64)
+            exact = _error(case, inputs, expected, _precise(device), torch.float64)
             if exact <= case.tolerance:
                 return Result(error, PASSED, f"{exact:.3g} in float64, the rest is float32 rounding")
         return Result(error, FAILED)
-    except CaseError as problem:
+    except (CaseError, TrainingCaseError) as problem:
         return Result(None, FAILED, str(problem))
     except Exception as problem:  # whatever a case asks for, the other cases still run
         return Result(None, FAILED, f"{type(problem).__name__}: {reason(problem)}")
 
 
+def _precise(device):
+    """Where float64 is computed; MPS has none."""
+    return device if torch.device(device).type == "cuda" else "cpu"
+
+
+def _training_result(case, inputs, expected, device, dtype):
+    """Where float32 falls outside in a sensitive kind, float64 decides: float32 rounds otherwise on every machine."""
+
+    def compute(device, dtype):
+        with _plain_arithmetic():
+            outputs = TRAINING_KINDS[case.kind](case, inputs, torch.device(device), dtype)
+        _check_shapes(outputs, expected)
+        return outputs
+
+    outputs = compute(device, dtype)
+    error = relative_error(outputs, expected, case.tolerance)
+    if not math.isfinite(error):
+        return Result(error, FAILED, "not finite")
+    if dtype != torch.float32:
+        return Result(error, NOT_JUDGED)
+    if error <= case.tolerance:
+        return Result(error, PASSED)
+    if case.kind not in SENSITIVE:
+        return Result(error, FAILED)
+    exact = compute(_precise(device), torch.float64)
+    exact_error = relative_error(exact, expected, case.tolerance, rounded=outputs)
+    if exact_error <= case.tolerance:
+        return Result(error, PASSED, f"{exact_error:.3g} in float64 beyond float32's rounding")
+    return Result(error, FAILED, f"{exact_error:.3g} in float64")
+
+
 def _error(case, inputs, expected, device, dtype):
-    with torch.inference_mode(), _plain_arithmetic():
+    with torch.no_grad(), _plain_arithmetic():
         outputs = _KINDS[case.kind](case.config, inputs, torch.device(device), dtype)
         return largest_error(outputs, expected)
 
@@ -144,18 +189,24 @@ def largest_error(outputs, expected):
     Raises:
         CaseError: an expected tensor that was not computed, or has another shape.
     """
+    _check_shapes(outputs, expected)
     errors = []
+    for name, wanted in expected.items():
+        got = outputs[name].detach().to("cpu", torch.float64)
+        errors.append((got - wanted.to(torch.float64)).abs().flatten())
+    return torch.cat(errors).max().item()  # torch's max is NaN where any value is
+
+
+def _check_shapes(outputs, expected):
     for name, wanted in expected.items():
         if name not in outputs:
             raise CaseError(f"out.{name} is expected, but this kind computes {', '.join(sorted(outputs))}")
-        got = outputs[name].detach().to("cpu", torch.float64)
-        if got.shape != wanted.shape:
-            raise CaseError(f"out.{name} has shape {tuple(wanted.shape)}, but {tuple(got.shape)} was computed")
-        errors.append((got - wanted.to(torch.float64)).abs().flatten())
-    errors = torch.cat(errors)
-    if not len(errors):
-        raise CaseError("the expected tensors are empty")
-    return errors.max().item()  # torch's max is NaN where any value is
+        if outputs[name].shape != wanted.shape:
+            raise CaseError(
+                f"out.{name} has shape {tuple(wanted.shape)}, but {tuple(outputs[name].shape)} was computed"
+            )
+        if not wanted.numel():
+            raise CaseError(f"out.{name} is empty")
 
 
 def _read_tensors(path):
@@ -192,79 +243,11 @@ def _plain_arithmetic():
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolutions
 
 
-def filled_tensor(name, shape):
-    """A replacement of a published tensor: normal noise from a generator seeded with the name's CRC-32, scaled by role.
-
-    Args:
-        name: the tensor's name in the published file (`conv_in.weight`; Whisper's under `encoder.`).
-        shape: its shape.
-
-    Returns:
-        float32 tensor.
-    """
-    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
-    if name.split(".")[-1] == "mix_factor":
-        noise *= 0.5
-    elif noise.ndim == 1 and name.endswith("weight"):
-        noise = 1 + 0.1 * noise
-    elif noise.ndim == 1:
-        noise *= 0.02
-    else:
-        noise /= math.sqrt(math.prod(shape[1:]))
-    return torch.from_numpy(np.asarray(noise, dtype=np.float32))
-
-
-def fill(module, prefix="", keep=(), device="cpu", dtype=torch.float32):
-    """Fill a module's tensors with `filled_tensor`, under `prefix` + name, but for the names in `keep`."""
-    tensors = {
-        name: (tensor if name in keep else filled_tensor(prefix + name, tensor.shape)).to(device, dtype)
-        for name, tensor in module.state_dict().items()
-    }
-    module.load_state_dict(tensors, assign=True)
-    return module.eval().requires_grad_(False)
-
-
-def _module(part, settings, device, dtype):
-    """A filled module of that part, built with these settings; kept for the next case that asks for the same."""
-    return _built(part, json.dumps(settings, sort_keys=True), device, dtype)
-
-
-@lru_cache(maxsize=4)
-def _built(part, settings, device, dtype):
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(settings).items()}
-    if part == "whisper":  # on the CPU, for its position embedding is computed, not filled
-        module = _class(part)(_whisper_config(settings))
-        return fill(module, "encoder.", ("embed_positions.weight",), device, dtype)
-    with torch.device("meta"):
-        module = _class(part)(**settings)
-    return fill(module, device=device, dtype=dtype)
-
-
-def _class(part):
-    if part == "whisper":
-        from transformers.models.whisper.modeling_whisper import WhisperEncoder as cls
-    elif part == "audio_projection":
-        from ..model.audio import AudioProjection as cls
-    elif part == "emotion_model":
-        from ..model.emotion import EmotionModel as cls
-    elif part == "pose_guider":
-        from ..model.pose_guider import PoseGuider as cls
-    else:
-        from ..model.unet import DiceTalkUNet as cls
-    return cls
-
-
-def _whisper_config(settings):
-    from transformers import WhisperConfig
-
-    return WhisperConfig(**settings)
-
-
 def _audio_windows(config, inputs, device, dtype):
     """stats: mean and standard deviation of each frame's window; picked: some frames' windows, every 4th channel."""
     from ..model.audio import SAMPLE_RATE, audio_features, resample
 
-    encoder = _module("whisper", config.get("whisper", {}), device, dtype)
+    encoder = built_module("whisper", config.get("whisper", {}), device, dtype)
     waveform = resample(inputs["waveform"], config.get("sampling_rate", SAMPLE_RATE))
     windows = audio_features(encoder, waveform, published=True)
     flat = windows.flatten(1)
@@ -278,7 +261,9 @@ def _audio_projection(config, inputs, device, dtype):
     """tokens, uncond_tokens: every 8th token."""
     windows = inputs["windows"]
     _, window, layers, width = windows.shape
-    module = _module("audio_projection", {"window": window, "layers": layers, "width": width, **config}, device, dtype)
+    module = built_module(
+        "audio_projection", {"window": window, "layers": layers, "width": width, **config}, device, dtype
+    )
     return {
         "tokens": module(windows.to(device, dtype))[:, ::8],
         "uncond_tokens": module.unconditional()[0, ::8],
@@ -292,7 +277,7 @@ def _emotion_tokens(config, inputs, device, dtype):
     config = dict(config)
     bank = BankOptions(mode="nearest" if config.pop("retrieval", False) else "full")
     mean = inputs["mu"].to(device, dtype)
-    module = _module("emotion_model", config, device, dtype)
+    module = built_module("emotion_model", config, device, dtype)
     tokens = module.tokens(mean, bank)
     return {
         "tokens": tokens[0] if len(mean) == 1 else tokens,
@@ -302,7 +287,7 @@ def _emotion_tokens(config, inputs, device, dtype):
 
 
 def _emotion_classifier(config, inputs, device, dtype):
-    module = _module("emotion_model", config, device, dtype)
+    module = built_module("emotion_model", config, device, dtype)
     return {"logits": module.classify(inputs["features"].to(device, dtype))}
 
 
@@ -340,13 +325,13 @@ def _face_mask(config, inputs, device, dtype):
 
 def _pose_guider(config, inputs, device, dtype):
     mask = inputs["face_mask"]
-    features = _module("pose_guider", config, device, dtype)(mask.to(device, dtype))
+    features = built_module("pose_guider", config, device, dtype)(mask.to(device, dtype))
     return {"features": features[0] if len(mask) == 1 else features}
 
 
 def _unet(config, inputs, device, dtype):
     """Tokens are stored as (batch × frames, tokens, width)."""
-    module = _module("unet", config["unet"], device, dtype)
+    module = built_module("unet", config["unet"], device, dtype)
     sample = inputs["sample"].to(device, dtype)
 
     def tokens(name):
@@ -376,8 +361,8 @@ def _sampling(config, inputs, device, dtype):
     from ..sampling.conditions import Conditions
     from ..sampling.loop import sample
 
-    unet = _module("unet", config["unet"], device, dtype)
-    pose_guider = _module("pose_guider", config["pose_guider"], device, dtype)
+    unet = built_module("unet", config["unet"], device, dtype)
+    pose_guider = built_module("pose_guider", config["pose_guider"], device, dtype)
     face_mask = inputs["face_mask"].to(device, dtype)
     names = ("clip_embeds", "audio_tokens", "uncond_audio_tokens", "emotion_tokens", "uncond_emotion_tokens")
     conditions = Conditions(

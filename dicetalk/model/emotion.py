@@ -13,6 +13,7 @@ from torch import nn
 from ..emotion.options import FULL_BANK, BankOptions
 from .placement import Placed
 
+COMMITMENT = 0.25  # weight of the commitment loss, as published
 CHUNK = 16  # emotions whose attention is held in memory at a time
 
 
@@ -188,6 +189,33 @@ class EmotionModel(Placed, nn.Module):
             device, dtype = device or weight.device, dtype or weight.dtype
         return device, dtype
 
+    def training_tokens(self, z, retrieval, masked=None):
+        """Tokens and the vector-quantization loss, with the gradients of training (published ``emo_model``).
+
+        Args:
+            z: (N, emotion_dim) sampled emotions.
+            retrieval: keys and values of the nearest code alone, its gradient passed straight through to z; else those
+                of the whole bank, to whose codes no gradient goes, as published: they are learned by retrieval alone.
+            masked: (N,) bool, the emotions to drop: their z and their retrieved code are zero, and the whole bank stays
+                visible in full-bank mode. They still count in the loss. None drops none.
+
+        Returns:
+            (N, tokens, width), and the loss: mse(code, stop z') + 0.25 mse(stop code, z') with z' the emotion in the
+            codes' space (van den Oord et al. 2017, equation 3); 0 in full-bank mode.
+        """
+        keep = None if masked is None else (~masked)[:, None].to(z.dtype)
+        seen = z if keep is None else z * keep
+        if not retrieval:
+            keys, values = self._keys_and_values(torch.arange(self.codebook.size, device=z.device), z.dtype, fixed=True)
+            return self._attend(seen, keys, values), z.new_zeros(())
+        placed = self.codebook.fc(z)
+        code = self.codebook.codebook(self.nearest_code(z)).to(placed.dtype)
+        loss = F.mse_loss(code, placed.detach()) + COMMITMENT * F.mse_loss(code.detach(), placed)
+        code = placed + (code - placed).detach()
+        own = self.kv_tokens_linear(code if keep is None else code * keep)
+        keys, values = self.attention.split(self.attention.fc_k(own)), self.attention.split(self.attention.fc_v(own))
+        return self._attend(seen, keys, values), loss
+
     def nearest_code(self, mean):
         """The nearest code's index: (N, emotion_dim) to (N,) integers. Of equally near codes the first wins."""
         return self.codebook.ranking(mean)[:, 0]
@@ -233,9 +261,16 @@ class EmotionModel(Placed, nn.Module):
         allowed = (chosen[:, :, None] == codes).any(1)
         return codes, allowed.repeat_interleave(self.kv_tokens_linear.tokens, dim=1)
 
-    def _keys_and_values(self, codes, dtype):
-        """Each (1, heads, K × tokens, width / heads), of the K given codes."""
-        expanded = self.kv_tokens_linear(self.codebook.codebook(codes).to(dtype)).flatten(0, 1)[None]
+    def _attend(self, mean, keys, values):
+        """(N, tokens, width) of emotions (N, emotion_dim); one set of keys and values for all of them, or one each."""
+        queries = self._queries(mean)
+        keys, values = (each.expand(len(queries), -1, -1, -1) for each in (keys, values))
+        return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
+
+    def _keys_and_values(self, codes, dtype, fixed=False):
+        """Each (1, heads, K × tokens, width / heads), of the K given codes; no gradient goes to `fixed` ones."""
+        values = self.codebook.codebook(codes)
+        expanded = self.kv_tokens_linear((values.detach() if fixed else values).to(dtype)).flatten(0, 1)[None]
         return self.attention.split(self.attention.fc_k(expanded)), self.attention.split(self.attention.fc_v(expanded))
 
     def _queries(self, mean):

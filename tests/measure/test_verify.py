@@ -9,16 +9,17 @@ from project import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from dicetalk.cli import main
-from dicetalk.measure import verify
+from dicetalk.measure import filling, verify
 from dicetalk.measure.verify import filled_tensor, largest_error
 
 CASES = sorted(path.name for path in GOLDEN.iterdir())
+TRAINING = [name for name in CASES if name.endswith("_training")]
 
 
 @pytest.fixture(autouse=True)
 def one_set_of_modules():
     yield
-    verify._built.cache_clear()
+    filling.built.cache_clear()
 
 
 def case_folder(tmp_path, name="face_mask"):
@@ -45,14 +46,14 @@ def test_every_golden_case_passes(capsys):
     code = main(["verify", str(GOLDEN)])
     title, *table, summary = rows(capsys)
     assert title.split() == ["kind", "name", "largest", "error", "tolerance", "verdict"]
-    assert [row.split()[1] for row in table] == CASES and len(CASES) == 13
-    assert [row.split()[4].rstrip(":") for row in table] == ["pass"] * 13, "\n".join(table)
-    assert (code, summary) == (0, "13 passed")
+    assert [row.split()[1] for row in table] == CASES and len(CASES) == 17
+    assert [row.split()[4].rstrip(":") for row in table] == ["pass"] * 17, "\n".join(table)
+    assert (code, summary) == (0, "17 passed")
     column = title.index("verdict")
     assert all(row[column - 2 : column] == "  " and row[column:].startswith("pass") for row in table)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("audio_65s", "sampling_30f")])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("audio_65s", "sampling_30f", *TRAINING)])
 def test_one_changed_number_fails(tmp_path, capsys, name):
     folder = case_folder(tmp_path, name)
     tolerance = json.loads((folder / "case.json").read_text())["tolerance"]
@@ -64,6 +65,64 @@ def test_one_changed_number_fails(tmp_path, capsys, name):
     change_tensors(folder, change)
     assert main(["verify", str(tmp_path)]) == 1
     assert "FAIL" in rows(capsys)[1]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_one_changed_number_of_training_fails(tmp_path, monkeypatch, capsys, name):
+    [case] = verify.find_cases([GOLDEN / name])
+    compute, computed = verify.TRAINING_KINDS[case.kind], {}
+
+    def once(case, inputs, device, dtype):
+        if dtype not in computed:
+            computed[dtype] = compute(case, inputs, device, dtype)
+        return computed[dtype]
+
+    monkeypatch.setitem(verify.TRAINING_KINDS, case.kind, once)
+    for which in ("out.gradients", "out.loss", "_gradient"):
+        folder = case_folder(tmp_path / which, name)
+
+        def change(tensors, which=which):
+            changed = next(tensor for key, tensor in sorted(tensors.items()) if key.endswith(which)).view(-1)
+            changed[changed.abs().argmax()] *= 1.02
+
+        change_tensors(folder, change)
+        assert main(["verify", str(folder)]) == 1
+        assert "FAIL" in rows(capsys)[1]
+
+
+SMALL_EMOTION = {"tokens": 4, "width": 16, "hidden": 8, "codes": 5, "code_dim": 24, "heads": 2}
+SMALL_EMOTION |= {"classifier_dims": [6, 4, 4, 3], "retrieval": True}
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"note": "no number"}, "neither config nor the note says the seed"),
+        ({"parameters": ["attention.fc_z.bias"]}, "this model has no parameter attention.fc_z.bias"),
+        ({"parameters": None}, "lists no parameters"),
+        ({"relative_tolerance": None, "tolerance": 1.0}, "no usable relative_tolerance"),
+        ({}, "out.tokens has shape (4, 4, 1024), but (4, 1, 16) was computed"),
+    ],
+)
+def test_training_needs_its_seed_parameters_and_tolerance(tmp_path, capsys, changes, told):
+    folder = case_folder(tmp_path, "emotion_retrieval_training")
+    change_case(folder, config=SMALL_EMOTION, **changes)
+    assert main(["verify", str(folder)]) == 1
+    assert told in rows(capsys)[1]
+
+
+def test_a_training_case_of_another_size_and_seed_agrees_with_itself_and_no_other(tmp_path, capsys):
+    folder = case_folder(tmp_path, "emotion_retrieval_training")
+    config = SMALL_EMOTION | {"masked": [True, False, True], "seed": 7, "emotion_dim": 12}
+    change_case(folder, config=config)
+    [case] = verify.find_cases([folder])
+    inputs = {"z": torch.randn(3, 12, generator=torch.Generator().manual_seed(0))}
+    outputs = verify.TRAINING_KINDS["emotion_training"](case, inputs, torch.device("cpu"), torch.float32)
+    tensors = {f"out.{name}": tensor.detach().float().contiguous() for name, tensor in outputs.items()}
+    save_file(tensors | {"in.z": inputs["z"]}, folder / "tensors.safetensors")
+    assert main(["verify", str(folder)]) == 0
+    change_case(folder, config=config | {"seed": 8})
+    assert main(["verify", str(folder)]) == 1
 
 
 @pytest.mark.parametrize(
