@@ -1,0 +1,88 @@
+"""What is random in a step, drawn for each clip of it from the seed and its number alone.
+
+So a run that continues, one in several processes and one in accumulated parts draw what an uninterrupted run in one
+process draws.
+"""
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor
+
+from ..model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MOTION_BUCKET
+from .labels import classes_of
+from .losses import DROPOUT, allowed_classes
+
+
+def generator(*parts) -> torch.Generator:
+    """Seeded by anything that JSON can hold."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def clip_number(count, seed, number) -> int:
+    """The clip that is drawn `number`-th: each once in a pass, in an order of its own."""
+    passed, place = divmod(number, count)
+    return int(torch.randperm(count, generator=generator(seed, "pass", passed))[place])
+
+
+def draw_item(clips, priors, references, options, hidden, number) -> dict[str, Tensor]:
+    """One clip of a step, and all that is random in it, on the CPU.
+
+    Args:
+        clips: `dataset.PreparedClips`.
+        priors: emotion → (256,) mean.
+        references: `clips.references()`.
+        options: TrainingOptions.
+        hidden: widths of the classifier's two hidden layers.
+        number: of the item, from the beginning of the training.
+
+    Returns:
+        latents (frames, 4, h, w) scaled by 0.18215; noise of that shape; sigma; portrait (4, h, w), unscaled; clip
+        (dim,); audio (frames, 10, 5, width); face_mask (1, 8h, 8w); z (256,); allowed (22,) bool; seen and told, 0 or
+        1: whether portrait and CLIP, and whether audio and emotion, are there; keep1, keep2 (frames, hidden) bool;
+        time_ids (3,).
+    """
+    random = generator(options.seed, "item", number)
+    chosen = clip_number(len(clips), options.seed, number)
+    record = clips.records[chosen]
+
+    def whole(limit):
+        return int(torch.randint(limit, (), generator=random))
+
+    def uniform():
+        return float(torch.rand((), generator=random))
+
+    def normal(*shape):
+        return torch.randn(shape, generator=random)
+
+    start, portrait = whole(record.frames - options.frames + 1), whole(record.frames)
+    parts = clips.read(chosen, start, options.frames, portrait)
+    dropped, from_reference = uniform(), uniform() < options.reference
+    others = references[chosen]
+    if from_reference and others:
+        mean, deviation = clips.gaussian(others[whole(len(others))])
+    else:
+        mean, deviation = priors[record.emotion], options.prior_deviation
+    shape = options.frames, LATENT_CHANNELS, *clips.size
+    return {
+        "latents": parts["latents"] * LATENT_SCALE,
+        "noise": normal(*shape),
+        "sigma": (options.sigma_mean + options.sigma_deviation * normal()).exp(),
+        "portrait": parts["portrait"],
+        "clip": parts["clip"],
+        "audio": parts["audio"],
+        "face_mask": parts["face_mask"][None],
+        "z": mean + deviation * normal(len(mean)),
+        "allowed": allowed_classes(classes_of(record.emotion, record.level)),
+        "seen": torch.tensor(float(dropped >= options.drop_all)),
+        "told": torch.tensor(float(dropped >= options.drop_all + options.drop_driving)),
+        "keep1": torch.rand(options.frames, hidden[0], generator=random) >= DROPOUT,
+        "keep2": torch.rand(options.frames, hidden[1], generator=random) >= DROPOUT,
+        "time_ids": torch.tensor([12.5, MOTION_BUCKET, EXPRESSION_BUCKET]),
+    }
+
+
+def collate(items) -> dict[str, Tensor]:
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}

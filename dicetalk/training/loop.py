@@ -1,0 +1,204 @@
+"""The training loop under accelerate: one process or many, stopped and continued, to the same result."""
+
+import dataclasses
+import json
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..embedder.processes import check_same, together
+from ..errors import InputError, reason
+from ..files import write_errors, written_beside
+from .draw import collate, draw_item
+from .objective import LOSSES
+from .parts import fingerprint
+
+STATE_FORMAT = "dicetalk-training-1"
+# What a state may differ in from the run that continues from it.
+_FREE = ("steps", "accumulate", "checkpointing")
+
+
+class NotFinite(InputError):
+    """A loss that is not a finite number."""
+
+
+def train(objective, clips, priors, accelerator, state=None, save_every=500, resume=False, on_step=None):
+    """Train the weights of an objective that take gradients, in place.
+
+    At the end the weights are their moving average, where `options.ema` keeps one.
+
+    Args:
+        objective: `parts.build_objective`, on the CPU.
+        clips: `dataset.PreparedClips`.
+        priors: emotion → (256,) mean, of every emotion among the clips.
+        accelerator: Hugging Face's `Accelerator`.
+        state: file to keep the state of the training in; None keeps none.
+        save_every: steps from one saving of the state to the next.
+        resume: continue from `state` where it is there.
+        on_step: called as `on_step(done, total, losses)` after each step, in the main process; losses are
+            floats as LOSSES, means over the whole batch.
+
+    Returns:
+        [[step, *losses], ...], of every step.
+
+    Raises:
+        InputError: a batch that the processes cannot share, a missing prior or reference, a state of another run, or
+            data or states that differ between processes.
+        NotFinite: names the step; the last state that was kept is whole.
+    """
+    options = objective.options
+    world, rank = accelerator.num_processes, accelerator.process_index
+    parts = world * options.accumulate
+    if options.batch % parts:
+        raise InputError(
+            f"A batch of {options.batch} clips cannot be shared by {world} processes in {options.accumulate} parts "
+            f"each: give --batch a multiple of {parts}."
+        )
+    references = _references(clips, priors, options)
+    run = _run(objective, clips, priors)
+    check_same(run, "The processes train with different options, weights or clips: give all of them the same.")
+    learning = {name: each for name, each in objective.named_parameters() if each.requires_grad}
+    if not learning:
+        raise InputError("Nothing is left to train.")
+    optimizer = torch.optim.AdamW(learning.values(), lr=options.rate, weight_decay=options.decay)
+    average = _average(learning, options)
+    found = resume and state is not None and Path(state).is_file()
+    done, history = together(lambda: _load_state(state, run, learning, optimizer, average) if found else (0, []))
+    check_same(done, f"The processes do not find the same state in {state}: its folder must be one that all share.")
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    if average is not None:
+        average.to(accelerator.device)
+    classifier = objective.emo_model.classifier
+    hidden = classifier.fc1.out_features, classifier.fc2.out_features
+    share = options.batch // parts
+    for step in range(done, options.steps):
+        _set_rate(optimizer, options, step)
+        optimizer.zero_grad()
+        total = torch.zeros(len(LOSSES), device=accelerator.device)
+        for part in range(options.accumulate):
+            first = step * options.batch + (rank * options.accumulate + part) * share
+            items = [
+                draw_item(clips, priors, references, options, hidden, number) for number in range(first, first + share)
+            ]
+            batch = {name: each.to(accelerator.device) for name, each in collate(items).items()}
+            last = part == options.accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(wrapped):
+                losses = wrapped(batch)
+                accelerator.backward(losses[0] / options.accumulate)
+            total += losses.detach() / options.accumulate
+        losses = accelerator.reduce(total, "mean").tolist()
+        if not all(map(math.isfinite, losses)):
+            raise NotFinite(
+                f"The loss is not finite in step {step + 1} ({dict(zip(LOSSES, losses))}). Lower --rate, or prepare "
+                "the clips again if it is the first step. The last state is whole."
+            )
+        norm = accelerator.clip_grad_norm_(learning.values(), options.clip)
+        if not math.isfinite(float(norm)):
+            raise NotFinite(f"The gradient is not finite in step {step + 1}: lower --rate. The last state is whole.")
+        optimizer.step()
+        if average is not None:
+            average.step(learning.values())
+        history.append([step + 1, *losses])
+        if accelerator.is_main_process:
+            if state is not None and ((step + 1) % save_every == 0 or step + 1 == options.steps):
+                _save_state(state, run, learning, optimizer, average, step + 1, history)
+            if on_step is not None:
+                on_step(step + 1, options.steps, losses)
+    accelerator.wait_for_everyone()
+    objective.to("cpu").eval()
+    if average is not None:
+        average.to("cpu")
+        average.copy_to(learning.values())
+    return history
+
+
+def _references(clips, priors, options):
+    emotions = {record.emotion for record in clips.records}
+    if missing := sorted(emotions - set(priors)):
+        raise InputError(f"There is no prior of {missing[0]}, which clips show: name a folder of --emotions with it.")
+    references = clips.references()
+    if options.reference > 0:
+        alone = {record.emotion for record, others in zip(clips.records, references) if not others}
+        if alone:
+            raise InputError(
+                f"--reference {options.reference:g}: no clip of {sorted(alone)[0]} by another person has a Gaussian. "
+                "Prepare with --embedder, or give --reference 0."
+            )
+    return references
+
+
+def _average(learning, options):
+    if options.ema == 0:
+        return None
+    from diffusers.training_utils import EMAModel
+
+    return EMAModel(learning.values(), decay=options.ema, use_ema_warmup=True, power=0.75)
+
+
+def _set_rate(optimizer, options, step):
+    for group in optimizer.param_groups:
+        group["lr"] = options.rate * min(1.0, (step + 1) / max(1, options.warm_up))
+
+
+def _run(objective, clips, priors):
+    """What a state must agree in with the run that continues from it: name → JSON value."""
+    options = {name: value for name, value in dataclasses.asdict(objective.options).items() if name not in _FREE}
+    means = {name: [round(float(value), 5) for value in mean[:4]] for name, mean in sorted(priors.items())}
+    return options | {"clips": clips.fingerprint(), "start": fingerprint(objective), "priors": means}
+
+
+def _save_state(path, run, learning, optimizer, average, step, history):
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": each for name, each in learning.items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()})
+    record = {"run": run, "step": step, "history": history, "ema": None}
+    if average is not None:
+        kept = average.state_dict()
+        tensors.update({f"ema.{number}": each for number, each in enumerate(kept.pop("shadow_params"))})
+        record["ema"] = {name: value for name, value in kept.items() if isinstance(value, (int, float, bool))}
+    tensors = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+    metadata = {"format": STATE_FORMAT, "state": json.dumps(record)}
+    with written_beside(path) as part, write_errors(path):
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:  # the library's own word for what the system says
+            raise InputError(
+                f"{path} cannot be written ({reason(error)}): make room. The last state is whole."
+            ) from error
+
+
+def _load_state(path, run, learning, optimizer, average):
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("state", "null"))
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        was = json.loads(json.dumps(record["run"]))
+        now = json.loads(json.dumps(run))
+        if differing := [name for name in now if was.get(name) != now[name]]:
+            name = differing[0]
+            raise InputError(
+                f"{path} is of another run: {name} was {was.get(name)!r}, and is {now[name]!r}. Start without "
+                "--resume, or as that run was started."
+            )
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(tensors[f"model.{name}"])
+        moments = {}
+        for name, tensor in tensors.items():
+            kind, number, *rest = name.split(".", 2)
+            if kind == "optimizer":
+                moments.setdefault(int(number), {})[rest[0]] = tensor
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        if average is not None:
+            shadow = [tensors[f"ema.{number}"] for number in range(len(learning))]
+            average.load_state_dict({**average.state_dict(), **record["ema"], "shadow_params": shadow})
+        return record["step"], record["history"]
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path} is no state of a training that can be continued ({reason(error)}).") from error

@@ -1,0 +1,202 @@
+"""The parts that train: where they start, which of their weights learn, and how they are saved."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import torch
+
+from ..checkpoints.finding import PARTS, WEIGHTS_FOLDER
+from ..checkpoints.loading import build_part, load_part
+from ..errors import InputError, reason
+from ..files import written_beside
+from .objective import Objective
+
+# Attention to the single CLIP token is that token's value: its query and key projections get no gradient.
+NO_GRADIENT = re.compile(r"\.attn2\.to_k\.weight$")
+LORA_TARGETS = r".*\.attn[12]\.(to_q|to_v|to_out\.0)|.*\.attn1\.to_k"
+LORA_FILE = "lora.safetensors"
+
+
+def load_parts(checkpoint) -> dict:
+    """The four parts of a `Checkpoint`, in float32."""
+    return {part: _owned(load_part(part, checkpoint.file(part), torch.float32)) for part in PARTS}
+
+
+def _owned(module):
+    """With weights of its own, not mapped to the file, which could be replaced."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
+    return module
+
+
+def new_parts(config, seed=0) -> dict:
+    """Parts with random weights.
+
+    Args:
+        config: part → arguments of its class; a missing part has the released size. `{"unet": {"block_out_channels":
+            [32, 64, 64, 64], …}, …}`.
+        seed: of the weights.
+
+    Raises:
+        InputError: an argument is unknown, or sizes do not fit each other or cannot be told from the weights' shapes.
+    """
+    from ..model.audio import AudioProjection
+    from ..model.emotion import EmotionModel
+    from ..model.pose_guider import PoseGuider
+    from ..model.unet import DiceTalkUNet
+
+    classes = dict(zip(PARTS, (DiceTalkUNet, PoseGuider, AudioProjection, EmotionModel)))
+    if not isinstance(config, dict) or not set(config) <= set(classes):
+        raise InputError(f"The configuration must be an object with some of {', '.join(classes)}.")
+    parts = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part, kind in classes.items():
+            given = {name: tuple(v) if isinstance(v, list) else v for name, v in config.get(part, {}).items()}
+            try:
+                parts[part] = kind(**given)
+            except Exception as error:  # the classes raise many kinds for sizes that they cannot have
+                raise InputError(f"The configuration of {part} cannot be used ({reason(error)}).") from error
+        codes = parts["emo_model"].codebook
+        codes.codebook.weight.data.uniform_(-1 / codes.size, 1 / codes.size)  # as published
+    check_parts(parts)
+    return parts
+
+
+def check_parts(parts):
+    """InputError unless the parts fit each other and are what a loader will make of their files."""
+    unet, emotion = parts["unet"], parts["emo_model"]
+    width, channels = unet.config.cross_attention_dim, unet.config.block_out_channels
+    sizes = {
+        "the width of the audio projection's tokens (dim)": (parts["audio_linear"].dim, width),
+        "the width of the emotion model's tokens (width)": (emotion.kv_tokens_linear.width, width),
+        "the classifier's input (classifier_dims)": (emotion.classifier.fc1.in_features, channels[-1]),
+        "the pose guider's output (conditioning_embedding_channels)": (
+            parts["pose_guider"].conv_out.out_channels,
+            channels[0],
+        ),
+        "the classifier's classes (classifier_dims)": (emotion.classifier.fc3.out_features, 22),
+    }
+    for what, (found, wanted) in sizes.items():
+        if found != wanted:
+            raise InputError(f"Sizes of the parts do not fit: {what} is {found}, and must be {wanted}.")
+    read = build_part("unet", unet.state_dict())
+    for name in ("num_attention_heads", "block_out_channels", "layers_per_block"):
+        if tuple(_several(read.config[name], channels)) != tuple(_several(unet.config[name], channels)):
+            raise InputError(
+                f"unet's {name} is {unet.config[name]}, and would be read as {read.config[name]} from its weights "
+                "(heads are 64 wide, or a narrower level's whole width)."
+            )
+    if emotion.attention.heads != 8:
+        raise InputError(f"emo_model's heads are {emotion.attention.heads}, and leave no trace in its weights: use 8.")
+
+
+def _several(value, channels):
+    return value if isinstance(value, (list, tuple)) else (value,) * len(channels)
+
+
+def build_objective(parts, options) -> Objective:
+    """The objective with its weights frozen but for those that `options.trains` lets learn.
+
+    Raises:
+        InputError: a LoRA without the package peft.
+    """
+    if options.trains == "lora":
+        _add_lora(parts["unet"], options.rank, options.seed)
+    objective = Objective(*(parts[part] for part in PARTS), options)
+    for name, parameter in objective.named_parameters():
+        parameter.requires_grad_(_learns(name, options))
+    objective.train()
+    if options.checkpointing:
+        objective.unet.enable_gradient_checkpointing()
+    return objective
+
+
+def _learns(name, options):
+    """Whether a weight of the objective is to learn, and gets a gradient."""
+    if options.trains == "lora":
+        return ".lora_" in name
+    if NO_GRADIENT.search(name):
+        return False
+    if name.startswith("emo_model.classifier."):
+        return options.discrimination > 0
+    if name.startswith("emo_model.codebook."):
+        return options.retrieval  # the published code gives the bank's codes no gradient in full-bank mode
+    return options.trains == "all" or not name.startswith("unet.") or ".attn2.processor." in name
+
+
+def _add_lora(unet, rank, seed):
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise InputError("--trains lora needs the package peft: `pip install peft`.") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS), unet)
+
+
+def fingerprint(objective) -> str:
+    """Another text for other weights to start with."""
+    digest = hashlib.sha256()
+    for name, parameter in objective.named_parameters():
+        digest.update(name.encode() + parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_parts(objective, folder) -> list[Path]:
+    """Write the four parts in the published layout, and a LoRA beside them if there is one.
+
+    Args:
+        objective: Objective on any device.
+        folder: the checkpoint folder; files go to its DICE-Talk/.
+
+    Returns:
+        The files. Each is whole or, where this fails, as it was before.
+    """
+    written = []
+    for part in PARTS:
+        module = getattr(objective, part)
+        tensors = _merged(module) if part == "unet" else module.state_dict()
+        path = Path(folder) / WEIGHTS_FOLDER / f"{part}.pth"
+        with written_beside(path) as beside:
+            torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, beside)
+        written.append(path)
+    lora = {name: tensor for name, tensor in objective.unet.state_dict().items() if ".lora_" in name}
+    if lora:
+        from safetensors.torch import save_file
+
+        path = Path(folder) / LORA_FILE
+        with written_beside(path) as beside:
+            tensors = {
+                f"diffusion_model.{_plain(name)}": each.detach().cpu().contiguous() for name, each in lora.items()
+            }
+            save_file(tensors, beside, {"format": "pt"})
+        written.append(path)
+    return written
+
+
+def _plain(name):
+    return name.replace(".default.", ".")
+
+
+def _merged(unet):
+    """The UNet's tensors under their own names, a LoRA added to what it acts on."""
+    tensors = {}
+    for name, tensor in unet.state_dict().items():
+        if ".lora_" in name:
+            continue
+        tensors[name.replace(".base_layer.", ".")] = tensor
+    for name, module in unet.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            tensors[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight("default")
+    return tensors
+
+
+def read_config(path):
+    """The configuration of `new_parts` from a JSON file."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--new {path} cannot be read as a configuration ({reason(error)}).") from error
