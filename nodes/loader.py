@@ -41,7 +41,7 @@ class DiceTalkLoader(io.ComfyNode):
             node_id="DiceTalkLoader",
             display_name="Load DICE-Talk",
             category="DICE-Talk/loaders",
-            description="Loads a DICE-Talk checkpoint: the MODEL that draws, and the parts that hear and feel.",
+            description="Loads a DICE-Talk checkpoint: the MODEL, and the parts for speech, face mask and emotion.",
             search_aliases=["dice talk", "talking head", "lip sync", "avatar", "portrait animation", "emotion"],
             inputs=[
                 io.Combo.Input(
@@ -55,7 +55,7 @@ class DiceTalkLoader(io.ComfyNode):
                     options=list(_WEIGHT_TYPES),
                     default="default",
                     advanced=True,
-                    tooltip="Type that the UNet's weights are kept in. default lets ComfyUI choose; fp8 halves the "
+                    tooltip="Weight type of the UNet. default lets ComfyUI choose; fp8 halves the "
                     "memory of fp16 at some loss; fp8_e4m3fn_fast also multiplies in fp8 where the GPU can.",
                 ),
             ],

@@ -46,7 +46,7 @@ class DiceTalkParts:
         return 4 * projection.tokens * projection.dim
 
     def audio_tokens(self, waveform, on_chunk):
-        """Speech → what the UNet hears.
+        """Speech → the UNet's audio input.
 
         Args:
             waveform: (samples,) float32, mono, 16 kHz.

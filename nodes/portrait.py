@@ -64,7 +64,7 @@ class DiceTalkPortrait(io.ComfyNode):
                     "of the first picture is used. Without it and without a mask the face is searched for.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where the face may move, of the picture's size. Goes before bboxes."
+                    "mask", optional=True, tooltip="Where the face may move, of the picture's size. Overrides bboxes."
                 ),
             ],
             outputs=[

@@ -25,7 +25,7 @@ class DiceTalkAudioFeatures(io.ComfyNode):
             node_id="DiceTalkAudioFeatures",
             display_name="DICE-Talk Audio Features",
             category="DICE-Talk/input",
-            description="Turns speech into what the UNet hears: one set of tokens per video frame (12.5 a second).",
+            description="Turns speech into the UNet's audio input: one set of tokens per video frame (12.5 a second).",
             search_aliases=["speech", "lip sync", "whisper", "talking head", "audio driven"],
             inputs=[
                 DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
@@ -36,7 +36,7 @@ class DiceTalkAudioFeatures(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.01,
-                    tooltip="Where the piece to speak starts, in seconds.",
+                    tooltip="Where the part to use starts, in seconds.",
                 ),
                 io.Float.Input(
                     "length",
@@ -44,7 +44,7 @@ class DiceTalkAudioFeatures(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.01,
-                    tooltip="How long the piece is, in seconds; 0 is to the end.",
+                    tooltip="How long the part is, in seconds; 0 means to the end.",
                 ),
             ],
             outputs=[
@@ -53,11 +53,12 @@ class DiceTalkAudioFeatures(io.ComfyNode):
                 io.Float.Output(display_name="seconds", tooltip="Length of the video in seconds."),
                 io.Audio.Output(
                     display_name="audio",
-                    tooltip="The piece that is spoken, whole, and silence to the end of the last frame; for "
+                    tooltip="The part that is used, whole, and silence to the end of the last frame; for "
                     "DICE-Talk Video or Create Video.",
                 ),
                 io.Float.Output(
-                    display_name="fps", tooltip="12.5, for Create Video, whose own field takes whole numbers only."
+                    display_name="fps",
+                    tooltip="12.5, for Create Video: connect it, as the field there takes only whole numbers.",
                 ),
             ],
         )

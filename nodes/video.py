@@ -364,7 +364,7 @@ class DiceTalkVideo(io.ComfyNode):
             search_aliases=["vae decode", "create video", "long video", "streaming", "talking head", "frame rate"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From DICE-Talk Sampler."),
-                io.Vae.Input("vae", tooltip="That of Stable Video Diffusion."),
+                io.Vae.Input("vae", tooltip="The VAE of Stable Video Diffusion."),
                 io.Float.Input(
                     "fps",
                     default=12.5,
@@ -396,7 +396,7 @@ class DiceTalkVideo(io.ComfyNode):
                     min=0,
                     max=REACH,
                     advanced=True,
-                    tooltip="Frames to either side that are decoded with each chunk, so that its borders do not show.",
+                    tooltip="Extra frames decoded on either side of each chunk, so that its borders do not show.",
                 ),
                 io.Boolean.Input(
                     "smooth_motion",

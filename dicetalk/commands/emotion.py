@@ -135,7 +135,7 @@ def _from_clip(args):
     from .flags import flag
 
     if args.output and Path(args.output).suffix != SUFFIX:
-        raise InputError(f"--output is {args.output}: a saved emotion is a {SUFFIX} file; end its name so.")
+        raise InputError(f"--output is {args.output}: give a saved emotion a name that ends in {SUFFIX}.")
     name = _saved_name(args) if args.output else None
     options = ClipOptions(**{field.name: getattr(args, field.name) for field in fields(ClipOptions)})
     clip = options.open_clip(args.clip, written=[("output", args.output)], named=flag)

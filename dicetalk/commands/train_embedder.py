@@ -168,7 +168,7 @@ def _check(args):
     if not args.output and not args.synthetic and not args.extract_only:
         raise InputError("--output is missing: name the .safetensors file to write.")
     if args.output and not args.output.endswith(".safetensors"):
-        raise InputError(f"--output {args.output}: the embedder is a .safetensors file; end its name so.")
+        raise InputError(f"--output {args.output}: give the embedder a name that ends in .safetensors.")
     if args.resume and not args.output:
         raise InputError("--resume needs --output, beside which the training's state is kept.")
     if args.device not in (None, "cpu"):

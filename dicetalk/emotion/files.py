@@ -41,7 +41,7 @@ def save_emotion(emotion, path):
     """
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise InputError(f"{path}: a saved emotion is a {SUFFIX} file; end its name so.")
+        raise InputError(f"{path}: give a saved emotion a name that ends in {SUFFIX}.")
     rows = []
     record = _record(emotion, rows)
     tensors = {name: torch.stack([getattr(row, name) for row in rows]) for name in ("mean", "deviation")}

@@ -54,7 +54,7 @@ class DiceTalkEmotionBank(io.ComfyNode):
                     min=TEMPERATURES[0],
                     max=TEMPERATURES[1],
                     step=0.05,
-                    tooltip="Of the attention over the codes: 1 as published, less is sharper, more is more even.",
+                    tooltip="Of the attention over the codes: 1 as published, lower is sharper, higher more even.",
                 ),
                 io.Autogrow.Input(
                     "compare",

@@ -91,7 +91,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
                     options=models,
                     default=NO_MODEL,
                     tooltip="With evidence: a Hugging Face image-classification model of emotions, a folder of "
-                    "models/dicetalk_classifiers. It looks for the face in video or images by itself.",
+                    "models/dicetalk_classifiers. It searches for the face in video or images itself.",
                 ),
                 io.Combo.Input(
                     "voice_model",
@@ -121,7 +121,7 @@ class DiceTalkEmotionFromClip(io.ComfyNode):
                     "face_detection_model",
                     optional=True,
                     tooltip="From Load Face Detection Model (MediaPipe), in place of face_landmarks: faces are found "
-                    "here, a few frames at a time, so that a video may be hours long.",
+                    "here, a few frames at a time, so the video may be hours long.",
                 ),
             ],
             outputs=[

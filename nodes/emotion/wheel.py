@@ -23,7 +23,7 @@ class DiceTalkEmotionWheel(io.ComfyNode):
             display_name="DICE-Talk Emotion Wheel",
             category="DICE-Talk/emotion",
             description="Mixes the published emotions on a wheel: drag toward an emotion, and further out for more of "
-            "it. The centre is neutral. The numbers are what counts; the wheel shows and sets them.",
+            "it. The centre is neutral. The node uses the numbers; the wheel shows and sets them.",
             search_aliases=["emotion mixer", "emotion wheel", "mood wheel", "blend emotions", "expression", "emotion"],
             inputs=[
                 DiceTalk.Input(
@@ -49,8 +49,8 @@ class DiceTalkEmotionWheel(io.ComfyNode):
                     max=MAX_INTENSITY,
                     step=0.05,
                     round=0.01,
-                    tooltip="Of the whole mix: 0 is neutral, 1 the mix itself, up to 2 exaggerates it. On the wheel it "
-                    "is the distance from the centre.",
+                    tooltip="Intensity of the whole mix: 0 is neutral, 1 the mix itself, up to 2 exaggerates it. On "
+                    "the wheel it is the distance from the centre.",
                 ),
             ],
             outputs=[

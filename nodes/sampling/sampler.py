@@ -257,7 +257,7 @@ class DiceTalkSampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Another seed, another performance.",
+                    tooltip="Another seed gives another video.",
                 ),
                 io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps; 25 as published."),
                 io.Combo.Input(

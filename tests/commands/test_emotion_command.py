@@ -119,7 +119,7 @@ def test_emotions_are_compared_in_one_bank(emotion, tmp_path):
         (("show", "nowhere.safetensors"), "nowhere.safetensors: no such file"),
         (("show", "happy", "--temperature", "99"), "temperature"),
         (("show", "happy", "--top-k", "3", "--bank", "full"), "--top-k goes with"),
-        (("mix", "happy", "--output", "happy.npy"), "end its name"),
+        (("mix", "happy", "--output", "happy.npy"), "a name that ends in .safetensors"),
         (("mix", "happy", "sad", "--weights", "1", "--output", "x.safetensors"), "as many weights"),
         (("mix", "0s happy", "sad", "--output", "x.safetensors"), "timeline"),
         (("bank", "--output", "x.jpg"), "end its name"),

@@ -491,7 +491,7 @@ def test_a_training_that_starts_anew_keeps_the_earlier_state(command, tmp_path):
         ([], "Give the folder of recordings, or --synthetic"),
         (["there", "--synthetic"], "Give the folder of recordings, or --synthetic"),
         (["there"], "--output is missing"),
-        (["there", "--output", "x.pt"], "end its name so"),
+        (["there", "--output", "x.pt"], "a name that ends in .safetensors"),
         (["there", "--ablations", "--output", "x.safetensors"], "--ablations goes with --synthetic"),
         (["there", "--seeds", "3", "--output", "x.safetensors"], "--seeds goes with --synthetic"),
         (["--synthetic", "--seeds", "1"], "--seeds 1: give 2 or more"),

@@ -65,7 +65,7 @@ def test_metadata_can_be_read_by_a_person(tmp_path):
 
 
 def test_saving_is_checked(tmp_path):
-    with pytest.raises(InputError, match="end its name"):
+    with pytest.raises(InputError, match="a name that ends in .safetensors"):
         save_emotion(HAPPY, tmp_path / "happy.npy")
     blocked = tmp_path / "happy.safetensors"
     blocked.mkdir()
