@@ -171,8 +171,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             motion_bucket_id, expression_bucket_id: amount of motion of head and face, 8 and 16 as published.
             generator: source of the noise; one on the CPU gives the same noise on every device.
             noise: (N + 25, 4, H/8, W/8) standard normal, instead of a generator.
-            decode_chunk_size: frames that are decoded at once, besides their context; None for as many as free memory
-                suffices for, see `decode`.
+            decode_chunk_size: frames that are decoded at once, besides their context; None for as many as fit in
+                free memory, see `decode`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called with the pipeline, the step, its timestep and {"latents": (N + 25, 4, H/8,
                 W/8)} after each step; may return {"latents": …} to continue with.
@@ -282,8 +282,8 @@ class DiceTalkPipeline(DiffusionPipeline):
 
         Args:
             latents: (N, 4, h, w), scaled by 0.18215.
-            chunk_size: frames to decode at once, at least 1; fewer when memory runs out. None for as many as the free
-                memory of the device suffices for, 64 at most: the fewer they are, the more often a frame is decoded.
+            chunk_size: frames to decode at once, at least 1; fewer when memory runs out. None for as many as fit in
+                the device's free memory, 64 at most: the fewer they are, the more often a frame is decoded.
             context: frames to either side that are decoded with each chunk, which hides its borders; 0 for none, as
                 in the published code; fewer when memory runs out even for chunks of one frame.
 

@@ -47,7 +47,7 @@ def show_plain_errors():
     """Have ComfyUI call the errors InputError, and its log say them in one line.
 
     ComfyUI shows an error's class with its module, here one named by the folder that the pack is in, but for built-in
-    ones. And it logs a traceback of each error after its message, which tells a person who wired the wrong thing
+    ones. And it logs a traceback of each error after its message, which shows a person who wired the wrong thing
     nothing.
     """
     InputError.__module__ = "builtins"

@@ -8,7 +8,7 @@ from project import ROOT
 ROWS = [
     [cell.strip() for cell in line.strip().strip("|").split("|")]
     for line in (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8").splitlines()
-    if line.startswith("|") and not line.startswith(("| ---", "| You bring"))
+    if line.startswith("|") and not line.startswith(("| ---", "| Input |"))
 ]
 
 

@@ -1,6 +1,6 @@
 """Draw people who never lived: a sheet of faces with their emotions, or one of them who says a sentence.
 
-They are the world that this project trains and measures in where no recordings can be had. The same numbers give the
+They are the world that this project trains and measures in where there are no recordings. The same numbers give the
 same people, pictures and sound. A video comes with its landmarks (.csv) and a portrait (.png) beside it."""
 
 HELP = "draw people: a sheet of their emotions, or a talking take with its landmarks and portrait"

@@ -1,4 +1,4 @@
-"""Drawn people: a world whose factors are known, to train on and to measure in where no recordings can be had.
+"""Drawn people: a world whose factors are known, to train on and to measure in where there are no recordings.
 
 A Person × blendshapes × a Pose is a picture (`draw`), a Take a talking one with its sound. `docs/drawn-people.md` shows
 them. The names below load their modules, and the libraries behind them, when they are first used.

@@ -1,7 +1,7 @@
 """What a person's face does in an emotion: the project's prototypes of facial actions, in that person's own manner.
 
 The actions are those of `reading.face_actions`, in three levels as in MEAD. What else goes with an emotion here, lids
-half down, a glance, a tilt of the head, moves none of the action units that tell emotions apart.
+half down, a glance, a tilt of the head, moves none of the action units that distinguish emotions.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Reading sound from any file that FFmpeg reads, for model and video alike.
 
-Everything lies on the file's own time axis, which begins at the earliest of its sound and its pictures: where sound
+Everything is on the file's own time axis, which begins at the earliest of its sound and its pictures: where sound
 begins later, or has gaps, there is silence.
 """
 
@@ -117,7 +117,7 @@ def _read(path, start, length, weights=None):
         raise InputError(f"The audio track of {path} holds no sound that can be decoded: export it again.")
     if resampler is None:
         raise InputError(
-            f"The audio's start, {start:g} s, lies past the end of {path}, which lasts {decoded.reached:.2f} s: "
+            f"The audio's start, {start:g} s, is past the end of {path}, which lasts {decoded.reached:.2f} s: "
             "start earlier."
         )
     pieces.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
@@ -128,7 +128,7 @@ def _read(path, start, length, weights=None):
 
 
 def _require_memory(held, path):
-    """InputError unless memory suffices for so many samples, and for the whole that they are joined to."""
+    """InputError unless there is memory for so many samples, and for the whole that they are joined to."""
     require_memory(
         f"{path}, as far as it was read,",
         num_frames(held),
@@ -142,8 +142,8 @@ def read_sound(path, start=0.0, length=None, downmix=None):
     """The sound of a file for a video that is made from it, at the file's rate if AAC has it.
 
     Args:
-        path, start, length: as in `load_sound`, which tells whether the file can be read.
-        downmix: that of `load_sound`; None reads the whole piece once more for it.
+        path, start, length: as in `load_sound`, which checks whether the file can be read.
+        downmix: that of `load_sound`; None reads the whole piece again for it.
 
     Returns:
         The sample rate, and an iterator over (channels, samples) float32 blocks of one or two channels.
@@ -189,7 +189,7 @@ def decode_mono(container, path):
     """Yields (rate, (samples,) float32 block) for the pieces of the container's default audio track.
 
     The first one begins where the file does. Channels are mixed as in `load_sound`, by what the first five audible
-    seconds tell of them.
+    seconds show.
 
     Raises:
         InputError: the track is damaged, or its sampling rate is none that sound has; names `path`.

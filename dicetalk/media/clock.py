@@ -12,10 +12,10 @@ def video_track(container):
 
 
 def origin(container):
-    """Where a file's time axis begins, in seconds on FFmpeg's clock: `frame.time - origin(container)` lies on it.
+    """Where a file's time axis begins, in seconds on FFmpeg's clock: `frame.time - origin(container)` is on it.
 
     That is the start of the earliest of its pictures and sound tracks, 0 where the file does not say. A sound track
-    that begins just before 0 begins at 0: what lies before is the encoder's priming, which players leave out.
+    that begins just before 0 begins at 0: what is before is the encoder's priming, which players leave out.
 
     Args:
         container: PyAV's, open.

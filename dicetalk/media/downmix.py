@@ -151,11 +151,11 @@ def of_waveform(waveform, what):
 
 
 def full_scale(peak, mixed=None, what="The sound"):
-    """(gain, notes) that bring sound with such a peak into -1 to 1.
+    """(gain, notes) that scale sound with such a peak into -1 to 1.
 
     Args:
         peak: the recording's.
-        mixed: that of what is made of it, where that is larger.
+        mixed: that of its mix, where that is larger.
 
     Raises:
         InputError: a number larger than any sound's.

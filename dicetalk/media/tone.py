@@ -1,7 +1,7 @@
 """High dynamic range to standard: pictures of PQ and HLG as a standard display shows them.
 
 The formulas are those of Recommendations ITU-R BT.2100-2 (PQ and HLG: tables 4 and 5), BT.2390-11 (section 5.4.1, the
-knee that brings a high peak down to a lower one) and BT.2087-0 (BT.709 within BT.2020); reference white at 203 cd/m² is
+knee that maps a high peak down to a lower one) and BT.2087-0 (BT.709 within BT.2020); reference white at 203 cd/m² is
 BT.2408-7's.
 """
 

@@ -59,7 +59,7 @@ def along_frames(x: Tensor, frames: int) -> Tensor:
 
 
 def use_frame_blocks(network: nn.Module) -> nn.Module:
-    """Let a network that was made of diffusers' residual blocks over frames compute them this way; returns it."""
+    """Let a network that was built from diffusers' residual blocks over frames compute them this way; returns it."""
     for module in network.modules():
         if type(module) is SpatioTemporalResBlock:
             module.__class__ = FrameResBlock

@@ -227,7 +227,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         self._checkpointing = False
 
     def enable_gradient_checkpointing(self, gradient_checkpointing_func=None):
-        """Keep only the layers' inputs for the backward pass, which computes the rest once more: less memory, the same
+        """Keep only the layers' inputs for the backward pass, which computes the rest again: less memory, the same
         gradients. The layers of all blocks take part. The argument is diffusers' and is not used."""
         self._checkpointing = True
 
@@ -323,7 +323,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         return UNetSpatioTemporalConditionOutput(sample=x) if return_dict else (x,)
 
     def _run(self, layer, *inputs):
-        """A layer's output; the layer runs once more in the backward pass where gradient checkpointing is enabled."""
+        """A layer's output; the layer runs again in the backward pass where gradient checkpointing is enabled."""
         if self._checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)

@@ -156,8 +156,8 @@ def _from_units(units, rows):
     told = set(used) & set(UNITS)
     if not told >= _NEEDED_UNITS or len(told) < _LEAST_UNITS:
         raise InputError(
-            f"it holds action units ({', '.join(f'AU{unit}' for unit in sorted(units, key=int))}), too few to tell "
-            "emotions: AU1, AU4, AU12 and some more are needed. Give the 52 blendshapes, or those units."
+            f"it holds action units ({', '.join(f'AU{unit}' for unit in sorted(units, key=int))}), too few to "
+            "distinguish emotions: AU1, AU4, AU12 and some more are needed. Give the 52 blendshapes, or those units."
         )
     wanted = list(dict.fromkeys(name for unit in used for name in _AU_BLENDSHAPES[unit]))
     values = np.zeros((len(rows), len(wanted)))

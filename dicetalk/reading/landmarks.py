@@ -110,7 +110,7 @@ def in_range(values):
     A few values beyond 1 are what they are, the faults or the exaggerations of a tracker, and cut off.
 
     Raises:
-        InputError: many values lie outside 0 to 1 and are no percent.
+        InputError: many values are outside 0 to 1 and are no percent.
     """
     seen = values[np.isfinite(values[:, 0])]
     if not seen.size:
@@ -189,14 +189,14 @@ def placed(landmarks, what, frame_times=None, seconds=None):
 
 
 def ends_apart(what, end, seconds, rows=""):
-    """A sentence, in a list, where the face's end and the clip's, None if it is not known, lie too far apart."""
+    """A sentence, in a list, where the face's end and the clip's, None if it is not known, are too far apart."""
     if not seconds or abs(end - seconds) <= _APART * max(end, seconds):
         return []
     return [f"The face in {what} ends at {end:.2f} s, and the clip at {seconds:.2f} s{rows}."]
 
 
 def _at_frames(numbers, frame_times):
-    """The times of frames by their numbers, from 0; beyond the last one they go on by the usual step."""
+    """The times of frames by their numbers, from 0; beyond the last one they continue by the usual step."""
     step, last = _step(frame_times), len(frame_times) - 1
     inside = np.clip(numbers, 0, last).astype(int)
     return frame_times[inside] + step * (numbers - inside)

@@ -287,7 +287,7 @@ def test_action_units_of_openface_and_py_feat(tmp_path, units, expected):
 @pytest.mark.parametrize(
     "names, told",
     [
-        (["frame", "AU12_r", "AU06_r"], "AU6, AU12.*too few to tell emotions"),
+        (["frame", "AU12_r", "AU06_r"], "AU6, AU12.*too few to distinguish emotions"),
         (["frame", "x_0", "y_0"], "neither blendshapes nor action units .frame, x_0, y_0"),
     ],
 )
