@@ -19,6 +19,7 @@ from .checkpoints.whisper import load_whisper_encoder
 from .emotion.parsing import resolve
 from .emotion.timeline import EmotionTimeline
 from .errors import InputError
+from .media.ahead import checked_between_layers
 from .media.portrait import PreparedPortrait
 from .memory import free_memory, gathered, release, require_memory
 from .model.audio import feature_windows, num_frames
@@ -302,7 +303,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         @torch.no_grad()
         def decode(window):
             window = window.to(self._execution_device, self.vae.dtype) / LATENT_SCALE
-            frames = self.vae.decode(window, num_frames=len(window)).sample
+            with checked_between_layers(self.vae.decoder):
+                frames = self.vae.decode(window, num_frames=len(window)).sample
             require_finite_frames(frames, "choose another precision (--dtype), or fetch the checkpoint again")
             return (frames.float() / 2 + 0.5).clamp(0, 1).cpu()
 

@@ -242,23 +242,23 @@ def sample_latents(job, pipeline, inputs, run, start=None):
 
 def write(job, pipeline, latents, metadata):
     """Decode and write the video piece by piece, with a progress bar; returns how many frames it has."""
+    from contextlib import closing
     from fractions import Fraction
 
     from tqdm import tqdm
 
     from .media.audio import read_sound
-    from .media.frame_rate import double_frame_rate
+    from .media.stream import video_frames
     from .media.video import write_video
 
-    chunks = pipeline.decode(latents, job.decode_chunk_size)
-    frames, total = (frame for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy()), len(latents)
-    if job.fps == "25":
-        frames, total = double_frame_rate(frames), 2 * total
-    frames = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
+    double = job.fps == "25"
+    total = 2 * len(latents) if double else len(latents)
     comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
     sample_rate, sound = read_sound(job.audio, job.start, job.length)
-    return write_video(job.output, frames, Fraction(job.fps), sound, sample_rate, metadata)
+    with closing(video_frames(pipeline.decode(latents, job.decode_chunk_size), double)) as frames:
+        shown = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
+        return write_video(job.output, shown, Fraction(job.fps), sound, sample_rate, metadata)
 
 
 def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:

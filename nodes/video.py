@@ -5,7 +5,7 @@ import functools
 import logging
 import math
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 
 import comfy.model_management
@@ -14,6 +14,8 @@ import torch
 from comfy_api.latest import Input, Types, io
 
 from ..dicetalk.errors import InputError
+from ..dicetalk.media.ahead import check as check_ahead
+from ..dicetalk.media.ahead import checked_between_layers, read_ahead
 from ..dicetalk.media.downmix import of_waveform
 from ..dicetalk.memory import is_out_of_memory
 from ..dicetalk.model.settings import LATENT_CHANNELS
@@ -154,19 +156,30 @@ class LatentVideo(Input.Video):
             yield (block if len(block) in LAYOUTS else block.mean(0, keepdim=True)).numpy()
 
     def _frames(self):
-        """(height, width, 3) in 0..1, one after the other, on the CPU."""
+        """(height, width, 3) in 0..1, one after the other, on the CPU.
+
+        They are decoded in another thread, so that the caller can encode some while the next are decoded. Frames that
+        are added come from that thread too: both use the GPU, and ComfyUI loads one model at a time.
+        """
         total = self.get_frame_count()
         progress, left, done = comfy.utils.ProgressBar(total), TimeLeft(), 0
         twice = ", one of two added between the others" if self._fps > self._sampled_fps else ""
         say(f"decoding and writing {total} frames{twice}")
+        with closing(read_ahead(self._pieces_on_cpu())) as pieces:
+            for piece in pieces:
+                for frame in piece:
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    yield frame
+                    progress.update(1)
+                    done += 1
+                    if done % _TELL_EVERY == 0 or done == total:
+                        say(f"decoded {done} of {total} frames, {left.after(done / total)}")
+                del piece, frame  # not kept while the next ones come
+
+    def _pieces_on_cpu(self):
         for piece in self._pieces():
-            for frame in piece.cpu():
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                yield frame
-                progress.update(1)
-                done += 1
-                if done % _TELL_EVERY == 0 or done == total:
-                    say(f"decoded {done} of {total} frames, {left.after(done / total)}")
+            yield piece.cpu()
+            del piece
 
     def _pieces(self):
         """(n, height, width, 3): the frames that are wanted."""
@@ -277,19 +290,14 @@ def _frames_that_fit(vae, latents, wanted):
     return int(vae.patcher.get_free_memory(vae.device) / each)
 
 
-@contextmanager
 def _cancellable(model):
     """Let Cancel take effect between a model's layers."""
 
-    def check(module, inputs):
+    def check():
+        check_ahead()
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    hooks = [module.register_forward_pre_hook(check) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return checked_between_layers(model, check)
 
 
 @contextmanager
