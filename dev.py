@@ -2,6 +2,7 @@
 
 python dev.py demo                a talking video from the example portrait and the example speech
 python dev.py test [ARGUMENT...]  all tests; arguments go to pytest
+python dev.py test --newest ...   the same with the newest release of every package, in .venv-newest
 python dev.py soak [--jobs 200]   many random jobs on a real ComfyUI server, and what became of them
 python dev.py docs                the pages of the Python API, from the docstrings, in .cache/api
 """
@@ -10,6 +11,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,12 @@ QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or wi
 CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 COMFYUI_VERSION = os.environ.get("DICETALK_COMFYUI") or "0.33.0"  # or "latest"; where none is found
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
+
+
+def use_venv(folder):
+    """Install into this folder, and run what is there, from here on."""
+    global VENV, SCRIPTS, PYTHON
+    VENV, SCRIPTS, PYTHON = folder, folder / SCRIPTS.name, folder / SCRIPTS.name / PYTHON.name
 
 
 def main():
@@ -77,7 +85,11 @@ def demo(arguments):
 
 def test(arguments):
     """Run the tests, those of the nodes on a real ComfyUI server where one is found or can be installed."""
-    comfyui = set_up_tests()
+    newest = "--newest" in arguments
+    arguments = [argument for argument in arguments if argument != "--newest"]
+    if newest:
+        use_venv(ROOT / ".venv-newest")
+    comfyui = set_up_tests(newest)
     set_up_fuzzing()
     set_up_chromium()
     CACHE.mkdir(exist_ok=True)
@@ -108,15 +120,26 @@ def docs(arguments):
     return 0
 
 
-def set_up_tests():
+def set_up_tests(newest=False):
     """Install what the tests need; the folder of the ComfyUI to test with, None if none can be installed."""
     comfyui = find_comfyui()
+    if newest and comfyui:
+        set_up("newest", newest_groups(comfyui))
+        return comfyui
     set_up("test", [TORCH, TESTED_PACK, TEST_TOOLS, *([["-r", comfyui / "requirements.txt"]] if comfyui else [])])
     if comfyui is None:
         comfyui = install_comfyui()
         if comfyui:
             set_up("test", [TORCH, TESTED_PACK, TEST_TOOLS, ["-r", comfyui / "requirements.txt"]])
     return comfyui
+
+
+def newest_groups(comfyui):
+    """The same packages as for the tests, each in its newest release, whatever ComfyUI's requirements pin."""
+    lines = (comfyui / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = [re.split(r"[=<>~!;\[ ]", line)[0] for line in lines if line.strip() and not line.startswith(("#", "-"))]
+    torch = [requirement.partition("==")[0] for requirement in TORCH]
+    return [["--upgrade", *torch], TESTED_PACK, TEST_TOOLS, ["--upgrade", "--upgrade-strategy", "eager", *names]]
 
 
 def test_environment(comfyui):
