@@ -13,6 +13,7 @@ from .emotion.mix import DiceTalkEmotionMix
 from .emotion.preset import DiceTalkEmotion
 from .emotion.timeline import DiceTalkEmotionTimeline
 from .emotion.wheel import DiceTalkEmotionWheel
+from .examples import place_examples
 from .loader import DiceTalkLoader, register_folder
 from .paste_back import DiceTalkPasteBack
 from .portrait import DiceTalkPortrait
@@ -29,6 +30,7 @@ class DiceTalkExtension(ComfyExtension):
         register_emotions_folder()
         register_embedder_folders()
         register_routes()
+        place_examples()
         show_plain_errors()
 
     async def get_node_list(self):

@@ -4,6 +4,8 @@
     POST /dicetalk/download           start; 409 while one is running
     POST /dicetalk/download/cancel    stop; what is fetched is kept
 
+And the example workflows under the names that they had before they were numbered.
+
 Nothing in a request chooses what is fetched, from where, or to which place: a POST takes the JSON object {} and nothing
 else. ComfyUI refuses pages of other sites only on a loopback address and without --enable-cors-header, so that these
 routes look at the request's origin themselves.
@@ -30,6 +32,19 @@ GROUPS = ("dice-talk", "whisper", "emotions")
 """What the loader loads. Stable Video Diffusion is the business of ComfyUI's own loaders."""
 
 _LONGEST_BODY = 1024
+
+OLD_NAMES = {
+    "quick_start": "1 Quick start",
+    "mixed_emotion": "2 Mixed emotion",
+    "emotion_timeline": "3 Emotion timeline",
+    "emotion_from_clip": "4 Emotion from a clip",
+    "paste_back": "5 Back into the picture",
+    "long_audio": "6 Long speech",
+    "frames_25_fps": "7 Frame interpolation",
+    "generated_portrait": "8 Generated portrait",
+    "custom_sampling": "9 Custom sampling",
+}
+"""File names that the example workflows had → those that they have."""
 
 
 class Download:
@@ -155,6 +170,7 @@ def register_routes():
     if server is None:
         return
     download = Download()
+    _serve_old_names(server)
 
     @server.routes.get("/dicetalk/download")
     async def tell(request):
@@ -174,6 +190,17 @@ def register_routes():
         await _require_empty(request)
         download.cancel()
         return await _told(download)
+
+
+def _serve_old_names(server):
+    """Give an example workflow for the name that links to it may still have."""
+    pack = Path(__file__).parents[1]  # not resolved: ComfyUI's address has the name of the folder, which may be a link
+    for old, title in OLD_NAMES.items():
+
+        async def old_name(request, title=title):
+            return web.FileResponse(pack / "example_workflows" / f"{title}.json")
+
+        server.routes.get(f"/workflow_templates/{pack.name}/{old}.json")(old_name)
 
 
 async def _told(download, status=200):

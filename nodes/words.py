@@ -47,8 +47,8 @@ def show_plain_errors():
     """Have ComfyUI call the errors InputError, and its log say them in one line.
 
     ComfyUI shows an error's class with its module, here one named by the folder that the pack is in, but for built-in
-    ones. And it logs a traceback of each error after its message, which shows a person who wired the wrong thing
-    nothing.
+    ones. And it logs a traceback of each error after its message, which does not help a person who wired the wrong
+    thing.
     """
     InputError.__module__ = "builtins"
     root = logging.getLogger()

@@ -7,7 +7,7 @@ import pytest
 from project import ROOT
 
 OUTSIDE = {".git", ".venv", ".cache", "node_modules", ".pytest_cache"}
-FOLDERS = ("docs", "tests", "dicetalk", "nodes", "web", "workflows", "demo", ".github")
+FOLDERS = ("docs", "tests", "dicetalk", "nodes", "web", "example_workflows", "subgraphs", "api", "demo", ".github")
 LINK = re.compile(r"\[(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*\]\(([^()\s]+)\)")
 PAGES = sorted(
     path for path in ROOT.rglob("*.md") if not OUTSIDE & set(path.relative_to(ROOT).parts) and path.is_file()

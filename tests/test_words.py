@@ -64,7 +64,7 @@ def test_the_editors_use_plain_words(path):
     assert list(unwanted(path.read_text(encoding="utf-8"))) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=name_of)
 def test_the_notes_of_workflows_use_plain_words(path):
     nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
     notes = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]

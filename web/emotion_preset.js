@@ -28,9 +28,7 @@ async function refreshLists() {
     const answer = await api.fetchApi(`/object_info/${LOADER}`);
     if (!answer.ok) return;
     const now = names(((await answer.json())[LOADER] ?? {}).input);
-    if (now === listed) return;
-    listed = now;
-    await app.refreshComboInNodes();
+    if (now !== listed) await app.refreshComboInNodes();
 }
 
 const names = (input) => JSON.stringify(input?.required?.name?.[1]?.options ?? []);
@@ -39,6 +37,9 @@ app.registerExtension({
     name: "DiceTalk.EmotionPreset",
     beforeRegisterNodeDef(nodeType, nodeData) {
         if (nodeData.name === LOADER) listed = names(nodeData.input);
+    },
+    refreshComboInNodes(defs) {
+        listed = names(defs[LOADER]?.input);
     },
     setup() {
         api.addEventListener("execution_success", refreshLists);

@@ -44,7 +44,7 @@ def server(tmp_path_factory, tiny_checkpoint, comfyui):
 @pytest.fixture(scope="session")
 def clip(server):
     """The clip that the workflows name, on the server: a tall one, which takes the most room in its node."""
-    write_video(server.base / "input" / "reference.mp4", 6 * [np.full((160, 90, 3), 0.5, np.float32)], 12.5)
+    write_video(server.base / "input" / "dicetalk_reference.mp4", 6 * [np.full((160, 90, 3), 0.5, np.float32)], 12.5)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from PIL import Image
 from project import ROOT
 
 PICTURES = ROOT / "docs" / "images" if os.environ.get("DICETALK_PICTURES") else ROOT / ".cache" / "pictures"
-WORKFLOWS = ROOT / "workflows"
+WORKFLOWS = ROOT / "example_workflows"
 MIN_FONT, CANVAS_INFO = "LiteGraph.Canvas.MinFontSizeForLOD", "Comfy.Graph.CanvasInfo"
 TEXT = "0s neutral; 0.8s happy:1.2 smooth; 1.9s (sad 0.7 + fear 0.3):1.3 step; 2.7s surprised:1.5"
 PARTS = {
@@ -108,7 +108,7 @@ def graph_picture(frontend, server):
         frontend.set(MIN_FONT, 0)  # words, however small
         frontend.set(CANVAS_INFO, False)
         page.set_viewport_size({"width": 2200, "height": 900})
-        frontend.load(json.loads((WORKFLOWS / "emotion_timeline.json").read_text(encoding="utf-8")))
+        frontend.load(json.loads((WORKFLOWS / "3 Emotion timeline.json").read_text(encoding="utf-8")))
         page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         page.wait_for_function("document.querySelector('.dicetalk-wave').getAttribute('d').length > 1000")
         photograph(frontend, "graph")

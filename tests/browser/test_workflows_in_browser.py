@@ -5,11 +5,11 @@ import json
 
 import pytest
 from project import ROOT
+from test_look import photograph
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
     "DiceTalkLoader": ["tiny", "default"],
-    "DiceTalkPortrait": [128, False, 0.5],
     "DiceTalkAudioFeatures": [0, 0.4],
 }
 
@@ -33,6 +33,8 @@ def test_it_loads_and_its_nodes_are_drawn_apart(frontend, path):
     links = frontend.page.evaluate("app.graph.serialize().links.map((link) => link.slice(1, 5).map(String))")
     assert sorted(links) == sorted([str(each) for each in link[1:5]] for link in workflow["links"])
 
+    assert frontend.page.evaluate("app.canvas.ds.scale") >= 0.6, "words in nodes are drawn"
+    photograph(frontend, f"workflow {path.stem}")
     frontend.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     overlaps = """() => {
         const { NODE_TITLE_HEIGHT: title } = LiteGraph;
@@ -49,9 +51,14 @@ def test_it_loads_and_its_nodes_are_drawn_apart(frontend, path):
 
 
 def small(workflow):
-    """The workflow with the server's small models, few frames and one step."""
+    """The workflow with the server's small models, a small picture, and one step."""
     workflow = copy.deepcopy(workflow)
-    for node in workflow["nodes"]:
+    blueprint = next(node for node in workflow["nodes"] if node.get("title", "").startswith("Talking Portrait"))
+    names = [name for _, name in blueprint["properties"]["proxyWidgets"]]
+    values = dict(zip(names, blueprint["widgets_values"], strict=True)) | {"size": 128, "steps": 1}
+    blueprint["widgets_values"] = list(values.values())
+    (definition,) = workflow["definitions"]["subgraphs"]
+    for node in list(definition["nodes"]):
         node["widgets_values"] = SMALL.get(node["type"], node.get("widgets_values"))
         if node["type"] == "ImageOnlyCheckpointLoader":
             wired = {output["name"]: output["links"] for output in node["outputs"]}
@@ -62,21 +69,19 @@ def small(workflow):
             vae = {**place, "id": 9001, "type": "VAELoader", "pos": node["pos"], "size": [300, 60]}
             vae["outputs"] = [{"name": "VAE", "type": "VAE", "links": wired["VAE"]}]
             vae["widgets_values"] = ["small_vae.safetensors"]
-            workflow["nodes"] = [vision, vae, *(each for each in workflow["nodes"] if each is not node)]
-            for link in workflow["links"]:
-                if link[0] in wired["CLIP_VISION"]:
-                    link[2] = 0
-                if link[0] in wired["VAE"]:
-                    link[1:3] = [9001, 0]
+            definition["nodes"] = [vision, vae, *(each for each in definition["nodes"] if each is not node)]
+            for link in definition["links"]:
+                if link["id"] in wired["CLIP_VISION"]:
+                    link["origin_slot"] = 0
+                if link["id"] in wired["VAE"]:
+                    link |= {"origin_id": 9001, "origin_slot": 0}
     return workflow
 
 
 def test_the_quick_start_is_run_from_the_page(frontend, server):
-    frontend.load(small(read(ROOT / "workflows" / "quick_start.json")))
+    frontend.load(small(read(ROOT / "example_workflows" / "1 Quick start.json")))
     frontend.page.evaluate(
         """async () => {
-            const sampler = app.graph.nodes.find((node) => node.comfyClass === "DiceTalkSampler");
-            sampler.widgets.find((widget) => widget.name === "steps").value = 1;
             const { api } = await import("/scripts/api.js");
             window.ended = null;
             for (const kind of ["execution_success", "execution_error", "execution_interrupted"]) {
@@ -92,6 +97,9 @@ def test_the_quick_start_is_run_from_the_page(frontend, server):
     assert kind == "execution_success", detail
     history = server.get(f"/history/{detail['prompt_id']}")[detail["prompt_id"]]
     (saved,) = [number for number, node in history["prompt"][2].items() if node["class_type"] == "SaveVideo"]
+    (sampler,) = [node for node in history["prompt"][2].values() if node["class_type"] == "DiceTalkSampler"]
+    assert sampler["inputs"]["steps"] == 1, "what is set on the blueprint's node counts"
+    photograph(frontend, "quick_start_done")
     assert server.saved_file({"": history["outputs"][saved]}).stat().st_size > 0
     frontend.page.locator("video").first.wait_for(state="attached")  # the saved video is shown in its node
 

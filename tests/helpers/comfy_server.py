@@ -53,6 +53,8 @@ class ComfyServer:
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "main.py", "--disable-auto-launch", "--disable-api-nodes"]
         command += [] if ON_GPU else ["--cpu"]
+        if page := os.environ.get("DICETALK_FRONTEND"):  # the folder "static" of another comfyui_frontend_package
+            command += ["--front-end-root", page]
         command += ["--port", str(port), "--base-directory", self.base, *self.arguments]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         # Threads that wait without spinning: on a busy machine the same run takes a fifth of the time.

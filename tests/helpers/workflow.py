@@ -1,14 +1,77 @@
 """Workflows as the frontend saves them: checked against /object_info, and turned into graphs that can be queued."""
 
+import copy
+
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 AUTOGROW = "COMFY_AUTOGROW_V3"
 NOTES = {"Note", "MarkdownNote"}
 TITLE_HEIGHT = 30
 
 
+def expanded(workflow):
+    """The workflow with the nodes of its subgraphs in the place of the nodes that stand for them, as the page runs it.
+
+    A node's id becomes "ID:INNER"; the values of a subgraph's node go to the widgets that its inputs are wired to.
+    """
+    workflow = copy.deepcopy(workflow)
+    for definition in workflow.pop("definitions", {"subgraphs": []})["subgraphs"]:
+        for outer in [node for node in workflow["nodes"] if node["type"] == definition["id"]]:
+            _expand(workflow, outer, definition)
+    return workflow
+
+
+def _expand(workflow, outer, definition):
+    prefix, nodes = f"{outer['id']}:", copy.deepcopy(definition["nodes"])
+    inner = {node["id"]: node for node in nodes}
+    offset = 1 + max([0, *(link[0] for link in workflow["links"])])
+    values = dict(zip([name for _, name in outer["properties"]["proxyWidgets"]], outer["widgets_values"], strict=True))
+    given = {entry["name"]: entry["link"] for entry in outer["inputs"]}
+    for node in nodes:
+        for entry in node["inputs"]:
+            entry["link"] = None if entry["link"] is None else entry["link"] + offset
+        for entry in node["outputs"]:
+            entry["links"] = [link + offset for link in entry["links"] or []] or None
+    for link in definition["links"]:
+        number, source, target = link["id"] + offset, link["origin_id"], link["target_id"]
+        if source == definition["inputNode"]["id"]:
+            name, node = definition["inputs"][link["origin_slot"]]["name"], inner[target]
+            entry = node["inputs"][link["target_slot"]]
+            entry["link"] = given[name]
+            if name in values:
+                _set_widget(node, entry["widget"]["name"], values[name])
+            if given[name] is not None:
+                wire = next(each for each in workflow["links"] if each[0] == given[name])
+                wire[3:5] = [prefix + str(target), link["target_slot"]]
+        elif target == definition["outputNode"]["id"]:
+            wires = outer["outputs"][link["target_slot"]]["links"]
+            inner[source]["outputs"][link["origin_slot"]]["links"] = wires
+            for wire in workflow["links"]:
+                if wire[0] in (wires or []):
+                    wire[1:3] = [prefix + str(source), link["origin_slot"]]
+        else:
+            ends = [prefix + str(source), link["origin_slot"], prefix + str(target), link["target_slot"], link["type"]]
+            workflow["links"].append([number, *ends])
+    for node in nodes:
+        node["id"] = prefix + str(node["id"])
+    workflow["nodes"] = [node for node in workflow["nodes"] if node is not outer] + nodes
+
+
+def _set_widget(node, name, value):
+    """Set a widget's value; those that ComfyUI adds to a seed or an upload come after their own."""
+    place, extra = 0, {"seed": 1, "image": 1, "audio": 2}
+    for entry in node["inputs"]:
+        if "widget" in entry:
+            if entry["name"] == name:
+                node["widgets_values"][place] = value
+                return
+            place += 1 + extra.get(entry["name"], 0)
+    raise KeyError(name)
+
+
 def problems(workflow, object_info):
     """What does not fit the nodes that the server has, one line each."""
-    found = []
+    found, levels = [], [workflow, *workflow.get("definitions", {"subgraphs": []})["subgraphs"]]
+    workflow = expanded(workflow)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     for node in nodes.values():
         kind = node["type"]
@@ -29,10 +92,11 @@ def problems(workflow, object_info):
             found.append(f"link {number} is not what its ends say")
         if kind not in taken["type"].split(","):
             found.append(f"link {number} brings {kind} to {nodes[target]['type']}.{taken['name']} ({taken['type']})")
-    for a in nodes.values():
-        for b in nodes.values():
-            if a["id"] < b["id"] and _overlap(a, b):
-                found.append(f"{a['type']} ({a['id']}) and {b['type']} ({b['id']}) overlap")
+    for level in levels:
+        for a in level["nodes"]:
+            for b in level["nodes"]:
+                if a["id"] < b["id"] and _overlap(a, b):
+                    found.append(f"{a['type']} ({a['id']}) and {b['type']} ({b['id']}) overlap")
     return found
 
 
@@ -74,6 +138,7 @@ def _value_problems(node, info):
 
 def to_graph(workflow, object_info):
     """The graph in the API's format: node id → class_type and inputs."""
+    workflow = expanded(workflow)
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     graph = {}
     for node in workflow["nodes"]:

@@ -114,11 +114,20 @@ def packed(comfy, clone, tmp_path_factory):
 
 def test_the_zip_holds_what_users_need_and_nothing_else(packed):
     tops = {path.name for path in packed.iterdir()}
-    assert {"__init__.py", "nodes", "dicetalk", "web", "workflows", "requirements.txt", "install.py"} <= tops
+    assert {
+        "__init__.py",
+        "nodes",
+        "dicetalk",
+        "web",
+        "example_workflows",
+        "subgraphs",
+        "requirements.txt",
+        "install.py",
+    } <= tops
     assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "CHANGELOG.md"} <= tops
     assert not tops & {"tests", ".ci", ".github", ".git", ".gitignore", ".comfyignore", "dev.py", "CONTRIBUTING.md"}
     assert ".pre-commit-config.yaml" not in tops
-    for folder in ("web", "workflows", "nodes", "dicetalk"):
+    for folder in ("web", "example_workflows", "subgraphs", "api", "nodes", "dicetalk"):
         there = {path.relative_to(packed) for path in (packed / folder).rglob("*") if path.is_file()}
         tracked = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert {path for path in tracked if "__pycache__" not in path.parts} == there

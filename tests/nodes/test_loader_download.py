@@ -121,7 +121,7 @@ def test_every_workflow_names_what_the_button_fetched(server):
     start(server)
     assert wait(server)["complete"] == ["DICE-Talk"]
     object_info = server.get("/object_info")
-    workflows = sorted((ROOT / "workflows").glob("*.json"))
+    workflows = sorted((ROOT / "example_workflows").glob("*.json"))
     assert workflows
     for path in workflows:
         graph = to_graph(json.loads(path.read_text(encoding="utf-8")), object_info)

@@ -3,13 +3,16 @@
 What stands in for models that are too large for a test:
 - SVD's VAE and CLIP vision tower: a small VAE, and a tower of the real size whose weights are random.
 - Frame interpolation and upscaling models: narrow ones of RIFE's and Real-ESRGAN's kind with random weights.
-- MediaPipe's face models: their real sizes with random weights. What they take for a face is
-  none; the clip is silent, so that the face alone is read.
+- MediaPipe's face models: their real sizes with random weights. What they take for a face is none.
 - Stable Diffusion XL's picture: the example portrait, by Load Image.
 """
 
 import copy
 import json
+import re
+import subprocess
+import sys
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import av
@@ -19,11 +22,9 @@ from comfy_files import write_face_landmarker, write_rife, write_upscaler
 from make_workflows import WORKFLOWS as MADE
 from PIL import Image
 from project import ROOT
-from workflow import NOTES, problems, to_graph
+from workflow import NOTES, expanded, problems, to_graph
 
-from dicetalk.media.video import write_video
-
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
     "DiceTalkLoader": {"checkpoint": "tiny"},
     "DiceTalkPortrait": {"short_side": 128},
@@ -32,11 +33,11 @@ SMALL = {
     "BasicScheduler": {"steps": 1},
     "VAELoader": {"vae_name": "small_vae.safetensors"},
     "CLIPVisionLoader": {"clip_name": "clip_vision_h.safetensors"},
-    "LoadImage": {"image": "portrait.jpg"},
 }
 MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # that ComfyUI's page offers to download
 THUMBNAIL_BYTES = 60_000
-DOUBLED = {"frames_25_fps", "long_audio"}
+OLD_NAMES = {make.__name__: title for title, make in MADE.items()}
+AS_SAMPLED = {"5 Back into the picture", "8 Generated portrait"}  # of 12.5 frames a second; the others have 25
 
 
 @pytest.fixture(scope="module", params=WORKFLOWS, ids=lambda path: path.stem)
@@ -50,8 +51,8 @@ def workflow(path):
 
 
 @pytest.fixture(scope="module")
-def stocked(server, comfy_nodes, tmp_path_factory):
-    """The server with models and a clip under the names that the workflows have."""
+def stocked(server, comfy_nodes):
+    """The server with models under the names that the workflows have."""
     models = server.base / "models"
     for folder, name, write in (
         ("frame_interpolation", "film_net_fp16.safetensors", write_rife),
@@ -60,11 +61,6 @@ def stocked(server, comfy_nodes, tmp_path_factory):
     ):
         (models / folder).mkdir(exist_ok=True)
         write(models / folder / name)
-    with Image.open(ROOT / "demo" / "portrait.jpg") as picture:
-        frames = 6 * [np.asarray(picture.resize((128, 128)), np.float32) / 255]
-    clip = tmp_path_factory.mktemp("clip") / "reference.mp4"
-    write_video(clip, frames, 12.5)
-    server.upload(clip)
     return server
 
 
@@ -79,7 +75,7 @@ def small(graph):
             rewire(graph, [number, 1], [number, 0])
             rewire(graph, [number, 2], ["vae", 0])
         elif node["class_type"] == "VAEDecode" and graph[source]["class_type"] == "KSampler":
-            graph[number] = {"class_type": "LoadImage", "inputs": {}}
+            graph[number] = {"class_type": "LoadImage", "inputs": {"image": "dicetalk_portrait.jpg"}}
     for node in graph.values():
         node["inputs"].update(SMALL.get(node["class_type"], {}))
     return graph
@@ -100,18 +96,18 @@ def read_video(path):
 
 
 def test_every_workflow_is_there_and_made_by_the_script():
-    assert {path.stem for path in WORKFLOWS} == {make.__name__ for make in MADE}
+    assert {path.stem for path in WORKFLOWS} == set(MADE)
 
 
 def test_every_link_widget_and_type_fits_the_nodes(server, path, workflow):
     object_info = server.get("/object_info")
     assert problems(workflow, object_info) == []
-    make = next(make for make in MADE if make.__name__ == path.stem)
-    assert make(object_info).workflow(path.stem)["links"] == workflow["links"], "run make_workflows.py again"
+    make = MADE[path.stem]
+    assert make(object_info).workflow(make.__name__)["links"] == workflow["links"], "run make_workflows.py again"
 
 
 def test_a_wrong_workflow_would_be_noticed(server):
-    workflow = json.loads((ROOT / "workflows" / "quick_start.json").read_text(encoding="utf-8"))
+    workflow = json.loads((ROOT / "example_workflows" / "6 Long speech.json").read_text(encoding="utf-8"))
     notes = [node for node in workflow["nodes"] if node["type"] in NOTES]
     wrong = {node["type"]: node for node in workflow["nodes"]}
     wrong["LoadImage"]["pos"] = notes[0]["pos"]
@@ -137,7 +133,7 @@ def test_a_note_tells_the_models_and_the_page_can_offer_them(workflow):
     (note,) = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in NOTES]
     assert note.startswith("# DICE-Talk: ") and "models/dicetalk/" in note and "non-commercial" in note
     needed = 0
-    for node in workflow["nodes"]:
+    for node in expanded(workflow)["nodes"]:
         files = [value for value in node["widgets_values"] or () if str(value).endswith(MODEL_FILES)]
         offered = {each["name"]: each for each in node["properties"].get("models", ())}
         assert set(offered) == set(files), node["type"]
@@ -155,7 +151,7 @@ def test_comfyui_lists_it_with_its_thumbnail(path, server):
         assert image.format == "JPEG" and image.width == image.height >= 400
     assert path.stem in server.get("/workflow_templates")["comfyui-dice-talk"]
     for file in (path, picture):
-        with urlopen(f"{server.url}/api/workflow_templates/comfyui-dice-talk/{file.name}") as answer:
+        with urlopen(f"{server.url}/api/workflow_templates/comfyui-dice-talk/{quote(file.name)}") as answer:
             assert answer.read() == file.read_bytes()
 
 
@@ -164,13 +160,94 @@ def test_it_runs(stocked, path, workflow):
     outputs = stocked.run(graph)
     kinds = {graph[number]["class_type"]: output for number, output in outputs.items()}
     frames, rate, seconds = read_video(stocked.saved_file({"": kinds["SaveVideo"]}))
-    size, doubled = {"paste_back": 512, "generated_portrait": 256}.get(path.stem, 128), path.stem in DOUBLED
+    size, doubled = (
+        {"5 Back into the picture": 512, "8 Generated portrait": 256}.get(path.stem, 128),
+        path.stem not in AS_SAMPLED,
+    )
     assert frames.shape == (9 if doubled else 5, size, size, 3) and rate == (25 if doubled else 12.5)
     assert abs(seconds - len(frames) / rate) <= 1 / rate and frames[1:].std(0).max() > 0
     for kind, output in kinds.items():
         if kind == "DiceTalkPortrait" or kind in ("DiceTalkEmotion", "DiceTalkEmotionMix", "DiceTalkEmotionTimeline"):
             assert Image.open(stocked.saved_file({"": {"images": output["images"]}})).width >= 256, kind
-    if path.stem == "paste_back":
+    if path.stem.startswith("5 "):
         with Image.open(ROOT / "demo" / "portrait.jpg") as photograph:
             difference = np.abs(frames.astype(int) - np.asarray(photograph)).mean(-1)
         assert difference[:, 256:].mean() < 8 and difference[:, 60:180, 180:270].mean() > 25
+
+
+def test_the_first_one_is_small():
+    workflow = json.loads((ROOT / "example_workflows" / "1 Quick start.json").read_text(encoding="utf-8"))
+    assert len(workflow["nodes"]) <= 5 and len(workflow["links"]) <= 5
+    (blueprint,) = [
+        node for node in workflow["nodes"] if node["title" if "title" in node else "type"].startswith("Talking")
+    ]
+    names = ["image", "audio", "emotion", "intensity", "seed", "size", "steps"]
+    assert [entry["name"] for entry in blueprint["inputs"]] == names
+    assert [output["type"] for output in blueprint["outputs"]] == ["VIDEO"]
+
+
+def test_comfyui_lists_the_blueprint(server):
+    entries = [each for each in server.get("/global_subgraphs").items() if "dice-talk" in each[1]["info"]["node_pack"]]
+    ((number, entry),) = entries
+    assert entry["name"] == "Talking Portrait (DICE-Talk)"
+    told = json.loads(server.get(f"/global_subgraphs/{number}")["data"])
+    first = json.loads((ROOT / "example_workflows" / "1 Quick start.json").read_text(encoding="utf-8"))
+    assert told["definitions"] == first["definitions"], "the first workflow is built on it"
+    alone = {f"{name}: nothing is wired to it" for name in ("DiceTalkPortrait.image", "DiceTalkAudioFeatures.audio")}
+    assert set(problems(told, server.get("/object_info"))) == alone
+
+
+def test_nodes_are_in_coloured_groups_and_words_are_drawn(workflow):
+    assert workflow["extra"]["ds"]["scale"] >= 0.6
+    groups = workflow["groups"]
+    assert {group["title"] for group in groups} <= {"Models", "Who", "What", "How", "Result"}
+    assert len({group["color"] for group in groups}) == len({group["title"] for group in groups}) >= 4
+    for node in workflow["nodes"]:
+        inside = [group["title"] for group in groups if is_inside(node, group["bounding"])]
+        assert len(inside) == (node["type"] not in NOTES), (node["type"], inside)
+
+
+def is_inside(node, bounding):
+    (x, y), (width, height) = node["pos"], node["size"]
+    left, top, wide, high = bounding
+    return left <= x and top <= y - 30 and x + width <= left + wide and y + height <= top + high
+
+
+def test_the_files_that_it_names_are_in_the_input_folder(server, workflow):
+    names = [
+        node["widgets_values"][0]
+        for node in workflow["nodes"]
+        if node["type"] in ("LoadImage", "LoadAudio", "LoadVideo")
+    ]
+    assert names
+    for name in names:
+        assert name.startswith("dicetalk_")
+        assert (server.base / "input" / name).read_bytes() == (
+            ROOT / "demo" / name.removeprefix("dicetalk_")
+        ).read_bytes()
+
+
+@pytest.mark.parametrize("old, new", sorted(OLD_NAMES.items()))
+def test_a_workflow_is_found_under_its_old_name_too(server, old, new):
+    with urlopen(f"{server.url}/api/workflow_templates/comfyui-dice-talk/{old}.json") as answer:
+        assert json.load(answer)["id"] == json.loads((ROOT / "example_workflows" / f"{new}.json").read_text())["id"]
+
+
+def test_the_file_for_services_is_the_same_graph(server, path, workflow):
+    api = json.loads((ROOT / "api" / path.name).read_text(encoding="utf-8"))
+    assert api == to_graph(workflow, server.get("/object_info")), "run make_workflows.py again"
+
+
+def test_the_program_in_the_documents_makes_a_video(stocked, tmp_path):
+    text = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    graph = json.loads((ROOT / "api" / "1 Quick start.json").read_text(encoding="utf-8"))
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api" / "1 Quick start.json").write_text(json.dumps(small(graph)))
+    program = program.replace("http://127.0.0.1:8188", stocked.url)
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    with urlopen(ran.stdout.strip()) as answer:
+        (tmp_path / "out.mp4").write_bytes(answer.read())
+    frames, rate, _ = read_video(tmp_path / "out.mp4")
+    assert rate == 25 and len(frames) >= 9

@@ -1,4 +1,4 @@
-"""Draws workflows/*.jpg, the pictures under which ComfyUI lists the workflows, from the example portrait and speech.
+"""Draws example_workflows/*.jpg, under which ComfyUI lists the workflows, from the example portrait and speech.
 
     python tests/tools/make_thumbnails.py
 
@@ -8,6 +8,7 @@ They show what goes into a workflow and what it does with it; none shows what a 
 import _paths  # noqa: F401
 import numpy as np
 from emotions import make_priors
+from make_workflows import WORKFLOWS
 from PIL import Image, ImageDraw, ImageFont
 from project import ROOT
 
@@ -18,6 +19,7 @@ from dicetalk.emotion.picture import weights_of_eight
 from dicetalk.media.audio import load_audio
 from dicetalk.media.paste import edge_weights
 
+TITLES = {make.__name__: title for title, make in WORKFLOWS.items()}
 SIDE, FINE = 512, 2  # drawn twice as large, then made smaller
 BACK, CARD, LINE, TEXT, SOUND = (24, 26, 31), (44, 48, 56), (120, 128, 140), (235, 237, 240), (140, 190, 255)
 QUALITY = 85
@@ -223,5 +225,5 @@ if __name__ == "__main__":
     for drawing in THUMBNAILS:
         canvas = Canvas()
         drawing(canvas)
-        target = ROOT / "workflows" / f"{drawing.__name__}.jpg"
+        target = ROOT / "example_workflows" / f"{TITLES[drawing.__name__]}.jpg"
         canvas.finished().save(target, quality=QUALITY, subsampling=0, optimize=True)

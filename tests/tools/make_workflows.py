@@ -1,4 +1,4 @@
-"""Writes workflows/*.json and their thumbnails, from the nodes that a real ComfyUI server has.
+"""Writes example_workflows/*.json, subgraphs/*.json and api/*.json, from the nodes that a real ComfyUI server has.
 
     COMFYUI_PATH=... python tests/tools/make_workflows.py [NAME ...]
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import _paths  # noqa: F401
 from project import ROOT
-from workflow import AUTOGROW, is_widget, known_inputs, nested_inputs
+from workflow import AUTOGROW, is_widget, known_inputs, nested_inputs, to_graph
 
-FOLDER = ROOT / "workflows"
+FOLDER, SUBGRAPHS, API = ROOT / "example_workflows", ROOT / "subgraphs", ROOT / "api"
 HUGGING_FACE = "https://huggingface.co"
 MODELS = {
     "svd_xt.safetensors": ("checkpoints", "stabilityai/stable-video-diffusion-img2vid-xt/resolve/main"),
@@ -27,7 +27,11 @@ MODELS = {
     "mediapipe_face_fp32.safetensors": ("detection", "Comfy-Org/mediapipe/resolve/main/detection"),
 }
 COLUMN_GAP, ROW_GAP, TITLE = 70, 50, 30
+SCALE = 0.62  # at which ComfyUI still draws the words in nodes
+GROUPS = {"Models": "#3f789e", "Who": "#88a070", "What": "#b58b2a", "How": "#a1508c", "Result": "#b06634"}
+GROUP_PAD, GROUP_TITLE = 14, 40
 NOTE_WIDTH = 420
+INPUTS, OUTPUTS = -10, -20  # ids of the two ends of a subgraph
 
 
 class Node:
@@ -38,6 +42,13 @@ class Node:
 
     def __getitem__(self, output):
         return self, self.info["output_name"].index(output)
+
+
+class Port:
+    """An input of a blueprint, for an input of one of the nodes in it."""
+
+    def __init__(self, name):
+        self.name = name
 
 
 class Sheet:
@@ -52,10 +63,18 @@ class Sheet:
     def __init__(self, object_info, note, note_height):
         self.object_info, self.nodes, self.links, self.models = object_info, [], [], set()
         self.x, self.y, self.width = 0, 0, NOTE_WIDTH
-        self._place("MarkdownNote", NOTE_WIDTH, note_height, [], [], [note], {}, color="#222", bgcolor="#000")
+        self.groups, self.ports, self.definitions = [], {}, []
+        if note:
+            self._place("MarkdownNote", NOTE_WIDTH, note_height, [], [], [note], {}, color="#222", bgcolor="#000")
 
     def column(self, width=300):
         self.x, self.y, self.width = self.x + self.width + COLUMN_GAP, 0, width
+
+    def group(self, title):
+        """What is added from here on is in a group with that title."""
+        if self.y:
+            self.y += GROUP_TITLE + GROUP_PAD - ROW_GAP // 2
+        self.groups.append((title, len(self.nodes)))
 
     def add(self, kind, room=0, title=None, **given):
         """A node with the given inputs: another's output, or a widget's value; others keep their defaults.
@@ -72,14 +91,16 @@ class Sheet:
                 continue
             optional = {} if name in info["input"].get("required", {}) else {"shape": 7}
             if not is_widget(type_, options):
-                inputs.append({"name": name, "type": type_, **self._link(number, value), **optional})
+                inputs.append({"name": name, "type": type_, **self._link(number, value, type_), **optional})
                 continue
-            linked = isinstance(value, tuple)
+            linked = isinstance(value, (tuple, Port))
             if isinstance(type_, list):
                 type_, options = "COMBO", {"options": type_} | options
             entry = {"name": name, "type": type_, "widget": {"name": name}}
-            inputs.append(entry | self._link(number, value if linked else None))
+            inputs.append(entry | self._link(number, value if linked else None, type_))
             values += _values(type_, options, None if linked else value)
+            if isinstance(value, Port):
+                self.ports[value.name]["value"] = _values(type_, options, None)
             for nested in nested_inputs(values[-1], options) if type_ == "COMFY_DYNAMICCOMBO_V3" else ():
                 key = f"{name}.{nested}"
                 inputs.append({"name": key, "type": type_, "widget": {"name": key}, "link": None})
@@ -121,33 +142,127 @@ class Sheet:
             entries.append({"label": member, "name": key, "type": type_, "shape": 7, **link})
         return entries
 
-    def _link(self, number, value):
+    def _link(self, number, value, type_=None):
         if value is None:
             return {"link": None}
+        if isinstance(value, Port):
+            port = self.ports.setdefault(value.name, {"type": type_, "links": []})
+            self.links.append([len(self.links) + 1, INPUTS, None, number, None, type_])
+            port["links"].append(len(self.links))
+            return {"link": len(self.links)}
         source, slot = value
         self.links.append([len(self.links) + 1, source.number, slot, number, None, source.info["output"][slot]])
         output = self.nodes[source.number - 1]["outputs"][slot]
         output["links"] = [*(output["links"] or []), len(self.links)]
         return {"link": len(self.links)}
 
-    def workflow(self, name):
+    def _settle(self):
+        """Give each link the place of its input, which is known when all inputs are there."""
         places = {
             each["link"]: place for node in self.nodes for place, each in enumerate(node["inputs"]) if each["link"]
         }
         for link in self.links:
             link[4] = places[link[0]]
+
+    def _frames(self):
+        """The groups as ComfyUI draws them, around the nodes that are in them."""
+        ends = [*(first for _, first in self.groups), len(self.nodes)][1:]
+        for number, ((title, first), end) in enumerate(zip(self.groups, ends, strict=True), 1):
+            boxes = [(*node["pos"], *node["size"]) for node in self.nodes[first:end]]
+            left, top = min(x for x, *_ in boxes) - GROUP_PAD, min(y for _, y, *_ in boxes) - TITLE - GROUP_TITLE
+            right = max(x + width for x, _, width, _ in boxes) + GROUP_PAD
+            bottom = max(y + height for _, y, _, height in boxes) + GROUP_PAD
+            box = [left, top, right - left, bottom - top]
+            yield {"id": number, "title": title, "bounding": box, "color": GROUPS[title], "font_size": 24, "flags": {}}
+
+    def blueprint(self, name, output):
+        """The definition of a subgraph with this sheet's nodes; `output` is the (name, node's output) that it gives."""
+        given, (source, slot) = output
+        type_ = source.info["output"][slot]
+        self._settle()
+        for place, facts in enumerate(self.ports.values()):
+            for link in facts["links"]:
+                self.links[link - 1][2] = place
+        last = len(self.links) + 1
+        links = [*self.links, [last, source.number, slot, OUTPUTS, 0, type_]]
+        wires = self.nodes[source.number - 1]["outputs"][slot]
+        wires["links"] = [*(wires["links"] or []), last]
+        height = 20 * len(self.ports) + 40
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
         return {
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-dice-talk/{name}")),
+            "id": _id(f"blueprint/{name}"),
+            "version": 1,
+            "state": {"lastGroupId": 0, "lastNodeId": len(self.nodes), "lastLinkId": last, "lastRerouteId": 0},
+            "revision": 0,
+            "config": {},
+            "name": name,
+            "inputNode": {"id": INPUTS, "bounding": [-260, 0, 140, height]},
+            "outputNode": {"id": OUTPUTS, "bounding": [self.x + self.width + COLUMN_GAP, 0, 120, 60]},
+            "inputs": [
+                {
+                    "id": _id(f"blueprint/{name}/{port}"),
+                    "name": port,
+                    "type": facts["type"],
+                    "linkIds": facts["links"],
+                    "pos": [-140, 20 + 20 * place],
+                }
+                for place, (port, facts) in enumerate(self.ports.items())
+            ],
+            "outputs": [
+                {
+                    "id": _id(f"blueprint/{name}/{given}"),
+                    "name": given,
+                    "type": type_,
+                    "linkIds": [last],
+                    "pos": [self.x + self.width + COLUMN_GAP + 20, 20],
+                }
+            ],
+            "widgets": [],
+            "nodes": self.nodes,
+            "groups": list(self._frames()),
+            "links": [dict(zip(keys, link, strict=True)) for link in links],
+            "extra": {},
+        }
+
+    def add_blueprint(self, sheet, definition, room=0, **given):
+        """A blueprint as one node, and its definition in the workflow."""
+        inputs, values, number = [], [], len(self.nodes) + 1
+        for port, facts in sheet.ports.items():
+            widget = {"widget": {"name": port}} if "value" in facts else {}
+            entry = {"name": port, "type": facts["type"], **widget}
+            inputs.append(entry | self._link(number, given.get(port), facts["type"]))
+            values += facts.get("value", [])[:1]
+        inputs.sort(key=lambda entry: "widget" in entry)
+        output = definition["outputs"][0]
+        outputs = [{"name": output["name"], "type": output["type"], "links": None, "slot_index": 0}]
+        proxies = [["-1", port] for port, facts in sheet.ports.items() if "value" in facts]
+        height = 20 * sum("widget" not in entry for entry in inputs) + 24 * len(proxies) + room + 16
+        properties = {"proxyWidgets": proxies}
+        name = definition["name"]
+        self._place(definition["id"], self.width, height, inputs, outputs, values, properties, title=name)
+        self.definitions.append(definition)
+        return Node(number, name, {"output": [output["type"]], "output_name": [output["name"]]})
+
+    def workflow(self, name):
+        self._settle()
+        definitions = {"definitions": {"subgraphs": self.definitions}} if self.definitions else {}
+        return {
+            "id": _id(name),
             "revision": 0,
             "last_node_id": len(self.nodes),
             "last_link_id": len(self.links),
             "nodes": self.nodes,
             "links": self.links,
-            "groups": [],
+            "groups": list(self._frames()),
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [80, 120]}},
+            "extra": {"ds": {"scale": SCALE, "offset": [120, 190]}},
             "version": 0.4,
+            **definitions,
         }
+
+
+def _id(name):
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-dice-talk/{name}"))
 
 
 def _values(type_, options, value):
@@ -170,8 +285,14 @@ def _model(name):
     return {"name": name, "url": f"{HUGGING_FACE}/{place}/{name}", "directory": directory}
 
 
+BLUEPRINT_INPUTS = ("image", "audio", "emotion", "intensity", "seed", "size", "steps")
+
+
 LICENCES = "The weights and emotions are CC BY-NC-SA 4.0 (non-commercial); Stable Video Diffusion has its own licence."
-DEMO = "`portrait.jpg` and `speech.flac` are in the pack's folder `demo/`; take your own instead."
+DEMO = (
+    "`dicetalk_portrait.jpg` and `dicetalk_speech.flac` are examples, which the pack puts into ComfyUI's `input` "
+    "folder; take your own instead."
+)
 DICE_TALK = (
     "`models/dicetalk/`: the folders `DICE-Talk/`, `whisper-tiny/` and `emotions/`. **Download** in Load DICE-Talk "
     "fetches them, and so does `python -m dicetalk download` in the pack's folder."
@@ -194,15 +315,18 @@ def note(title, steps, models=(), more=(), examples=DEMO):
 class Talking(Sheet):
     """The nodes that most workflows share."""
 
-    def loaders(self, picture="Load Image"):
+    def loaders(self):
         self.column(350)
+        self.group("Models")
         self.talk = self.add("DiceTalkLoader", room=200, checkpoint="DICE-Talk")
         self.svd = self.add("ImageOnlyCheckpointLoader", ckpt_name="svd_xt.safetensors")
-        if picture:
-            self.image = self.add("LoadImage", room=260, title=picture, image="portrait.jpg")["IMAGE"]
-        self.speech = self.add("LoadAudio", audio="speech.flac")["AUDIO"]
 
-    def hearing_and_seeing(self, **portrait):
+    def picture(self, title="Load Image"):
+        self.column(330)
+        self.group("Who")
+        self.image = self.add("LoadImage", room=260, title=title, image="dicetalk_portrait.jpg")["IMAGE"]
+
+    def who(self, **portrait):
         self.portrait = self.add(
             "DiceTalkPortrait",
             room=330,
@@ -211,7 +335,25 @@ class Talking(Sheet):
             vae=self.svd["VAE"],
             **portrait,
         )
+
+    def what(self, speech=None):
+        self.column(330)
+        self.group("What")
+        self.speech = speech or self.add("LoadAudio", audio="dicetalk_speech.flac")["AUDIO"]
         self.audio = self.add("DiceTalkAudioFeatures", dicetalk=self.talk["dicetalk"], audio=self.speech)
+
+    def begin(self, picture="Load Image", **portrait):
+        """Models, Who and What; How is next."""
+        self.loaders()
+        self.picture(picture)
+        self.who(**portrait)
+        self.what()
+
+    def how(self, width=None):
+        """Where the emotion is made: below the speech, or in a column of that width."""
+        if width:
+            self.column(width)
+        self.group("How")
 
     def emotion(self, name, intensity=1.0, **more):
         return self.add(
@@ -228,7 +370,8 @@ class Talking(Sheet):
         }
 
     def sample(self, emotion, **settings):
-        self.column(330)
+        self.column(420)
+        self.group("Result")
         return self.add("DiceTalkSampler", room=60, **self.conditions(emotion), **settings)["latent"]
 
     def decode(self, latent):
@@ -247,6 +390,25 @@ class Talking(Sheet):
         self.add("SaveVideo", video=video, filename_prefix="video/DICE-Talk")
 
 
+def talking_portrait(object_info):
+    """The blueprint "Talking Portrait (DICE-Talk)": its sheet, and its definition."""
+    sheet = Talking(object_info, None, 0)
+    sheet.x = -COLUMN_GAP - NOTE_WIDTH
+    sheet.image, sheet.speech = Port("image"), Port("audio")
+    sheet.loaders()
+    sheet.column(330)
+    sheet.group("Who")
+    sheet.who(short_side=Port("size"))
+    sheet.what(sheet.speech)
+    sheet.how()
+    emotion = sheet.emotion(Port("emotion"), Port("intensity"))
+    latent = sheet.sample(emotion, seed=Port("seed"), steps=Port("steps"))
+    sound = {"fps": sheet.audio["fps"], "audio": sheet.audio["audio"]}
+    video = sheet.add("DiceTalkVideo", samples=latent, vae=sheet.svd["VAE"], **sound)["video"]
+    sheet.ports = {name: sheet.ports[name] for name in BLUEPRINT_INPUTS}
+    return sheet, sheet.blueprint("Talking Portrait (DICE-Talk)", ("video", video))
+
+
 def quick_start(object_info):
     """Portrait, speech, emotion, video."""
     text = note(
@@ -254,22 +416,27 @@ def quick_start(object_info):
         [
             "**Load Image**: one person, face to the camera.",
             "**Load Audio**: what they say.",
-            "**DICE-Talk Emotion**: how they feel, and how strongly.",
-            "**Run.** The video is in *output/video*.",
+            "**Talking Portrait**: *emotion* and *intensity* say how they feel, and how strongly.",
+            "**Run.** The video appears beside it, and is in *output/video*.",
         ],
         more=[
-            "The model draws 12.5 frames a second. *audio* and *fps* of DICE-Talk Audio Features go to DICE-Talk "
-            "Video, so that sound and picture end together."
+            "When weights are missing: open the node with the button in its corner; **Load DICE-Talk** in it says "
+            "which, and has a **Download** button. There too is all that the node does.",
         ],
     )
-    sheet = Talking(object_info, text, 560)
-    sheet.loaders()
+    inner, definition = talking_portrait(object_info)
+    sheet = Sheet(object_info, text, 560)
     sheet.column(330)
-    emotion = sheet.emotion("happy")
-    sheet.hearing_and_seeing()
-    latent = sheet.sample(emotion)
-    sheet.column(420)
-    sheet.video(latent)
+    sheet.group("Who")
+    image = sheet.add("LoadImage", room=260, image="dicetalk_portrait.jpg")["IMAGE"]
+    sheet.group("What")
+    speech = sheet.add("LoadAudio", audio="dicetalk_speech.flac")["AUDIO"]
+    sheet.column(400)
+    sheet.group("How")
+    talking = sheet.add_blueprint(inner, definition, room=60, image=image, audio=speech)
+    sheet.column(460)
+    sheet.group("Result")
+    sheet.add("SaveVideo", room=420, video=talking["video"], filename_prefix="video/DICE-Talk")
     return sheet
 
 
@@ -288,13 +455,11 @@ def frames_25_fps(object_info):
         ["For 50 frames a second, set *multiplier* to 4 and *fps* to 50."],
     )
     sheet = Talking(object_info, text, 560)
-    sheet.loaders()
-    sheet.column(330)
+    sheet.begin()
+    sheet.how()
     emotion = sheet.emotion("happy")
-    sheet.hearing_and_seeing()
     latent = sheet.sample(emotion)
     images = sheet.decode(latent)
-    sheet.column(420)
     model = sheet.add("FrameInterpolationModelLoader", model_name="film_net_fp16.safetensors")["INTERP_MODEL"]
     images = sheet.add("FrameInterpolate", interp_model=model, images=images, multiplier=2)["IMAGE"]
     sheet.video_of_images(images, 25.0)
@@ -313,14 +478,11 @@ def mixed_emotion(object_info):
         more=["To mix by hand instead, put **DICE-Talk Emotion Wheel** in the place of the three."],
     )
     sheet = Talking(object_info, text, 560)
-    sheet.loaders()
-    sheet.column(330)
-    sheet.hearing_and_seeing()
-    sheet.column(330)
+    sheet.begin()
+    sheet.how(330)
     parts = {"emotion_a": sheet.emotion("surprised"), "emotion_b": sheet.emotion("happy", 1.2)}
     mix = sheet.add("DiceTalkEmotionMix", room=110, emotions=parts, weights="0.4, 0.6")["emotion"]
     latent = sheet.sample(mix)
-    sheet.column(420)
     sheet.video(latent)
     return sheet
 
@@ -337,10 +499,8 @@ def emotion_timeline(object_info):
         more=["Emotions that are wired into the node are called *emotion_a*, *emotion_b* … in the text."],
     )
     sheet = Talking(object_info, text, 560)
-    sheet.loaders()
-    sheet.column(330)
-    sheet.hearing_and_seeing()
-    sheet.column(520)
+    sheet.begin()
+    sheet.how(520)
     emotion = sheet.add(
         "DiceTalkEmotionTimeline",
         room=560,
@@ -348,7 +508,6 @@ def emotion_timeline(object_info):
         timeline="0s neutral; 1s happy:1.2 smooth; 2.2s (surprised 0.6 + happy 0.4) smooth",
     )["emotion"]
     latent = sheet.sample(emotion)
-    sheet.column(420)
     sheet.video(latent)
     return sheet
 
@@ -364,16 +523,16 @@ def custom_sampling(object_info):
         more=["LoRA, compile and cache nodes go between **Load DICE-Talk** and both places that its MODEL goes to."],
     )
     sheet = Talking(object_info, text, 560)
-    sheet.loaders()
-    sheet.column(330)
+    sheet.begin()
+    sheet.how()
     emotion = sheet.emotion("happy")
-    sheet.hearing_and_seeing()
     sheet.column(330)
+    sheet.group("Result")
     guider = sheet.add("DiceTalkGuider", **sheet.conditions(emotion))
     noise = sheet.add("RandomNoise", noise_seed=0)["NOISE"]
     sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
     sigmas = sheet.add("BasicScheduler", model=sheet.talk["MODEL"], scheduler="karras", steps=20)["SIGMAS"]
-    sheet.column(300)
+    sheet.column(420)
     latent = sheet.add(
         "SamplerCustomAdvanced",
         room=60,
@@ -383,7 +542,6 @@ def custom_sampling(object_info):
         sigmas=sigmas,
         latent_image=guider["latent"],
     )["output"]
-    sheet.column(420)
     sheet.video(latent)
     return sheet
 
@@ -401,10 +559,12 @@ def generated_portrait(object_info):
             "gives an IMAGE can take the place of the nodes of Stable Diffusion XL.",
             "`models/upscale_models/RealESRGAN_x4plus.safetensors` (Comfy-Org/Real-ESRGAN_repackaged).",
         ],
-        examples="`speech.flac` is in the pack's folder `demo/`; take your own instead.",
+        examples="`dicetalk_speech.flac` is an example, which the pack puts into ComfyUI's `input` folder.",
     )
     sheet = Talking(object_info, text, 640)
+    sheet.loaders()
     sheet.column(330)
+    sheet.group("Who")
     xl = sheet.add("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors")
     wanted = (
         "photograph of a woman, head and shoulders, facing the camera, neutral expression, mouth closed, soft light"
@@ -425,13 +585,12 @@ def generated_portrait(object_info):
         cfg=7.0,
     )["LATENT"]
     sheet.image = sheet.add("VAEDecode", samples=drawn, vae=xl["VAE"])["IMAGE"]
-    sheet.loaders(picture=None)
-    sheet.column(330)
+    sheet.who(crop=True, margin=0.6)
+    sheet.what()
+    sheet.how()
     emotion = sheet.emotion("happy")
-    sheet.hearing_and_seeing(crop=True, margin=0.6)
     latent = sheet.sample(emotion)
     images = sheet.decode(latent)
-    sheet.column(420)
     model = sheet.add("UpscaleModelLoader", model_name="RealESRGAN_x4plus.safetensors")["UPSCALE_MODEL"]
     images = sheet.add("ImageUpscaleWithModel", upscale_model=model, image=images)["IMAGE"]
     images = sheet.add("ImageScaleBy", image=images, upscale_method="lanczos", scale_by=0.5)["IMAGE"]
@@ -453,13 +612,11 @@ def paste_back(object_info):
         ],
     )
     sheet = Talking(object_info, text, 600)
-    sheet.loaders(picture="Photograph")
-    sheet.column(330)
+    sheet.begin("Photograph", crop=True)
+    sheet.how()
     emotion = sheet.emotion("happy")
-    sheet.hearing_and_seeing(crop=True)
     latent = sheet.sample(emotion)
     images = sheet.decode(latent)
-    sheet.column(420)
     portrait = sheet.portrait["portrait"]
     sheet.video_of_images(sheet.add("DiceTalkPasteBack", frames=images, portrait=portrait)["frames"])
     return sheet
@@ -479,11 +636,9 @@ def emotion_from_clip(object_info):
         ["What is read is an estimate, and not the paper's embedder, which was not released."],
     )
     sheet = Talking(object_info, text, 600)
-    sheet.loaders()
-    sheet.column(330)
-    sheet.hearing_and_seeing()
-    sheet.column(330)  # with nothing below the clip, as the page makes the node as tall as the clip is
-    clip = sheet.add("LoadVideo", room=240, title="Clip with the emotion", file="reference.mp4")["VIDEO"]
+    sheet.begin()
+    sheet.how(330)  # with nothing below the clip, as the page makes the node as tall as the clip is
+    clip = sheet.add("LoadVideo", room=240, title="Clip with the emotion", file="dicetalk_reference.mp4")["VIDEO"]
     sheet.column(420)
     model = sheet.add("LoadMediaPipeFaceLandmarker", model_name="mediapipe_face_fp32.safetensors")
     emotion = sheet.add(
@@ -495,7 +650,6 @@ def emotion_from_clip(object_info):
         face_detection_model=model["FACE_DETECTION_MODEL"],
     )["emotion"]
     latent = sheet.sample(emotion)
-    sheet.column(420)
     sheet.video(latent)
     return sheet
 
@@ -510,31 +664,30 @@ def long_audio(object_info):
             "video is saved, so that the pictures never have to be in memory all at once.",
         ],
         ["`models/frame_interpolation/film_net_fp16.safetensors` (Comfy-Org/frame_interpolation)."],
-        ["Without *interp_model* the video has the model's own 12.5 frames a second."],
+        ["Without *interp_model*, *smooth_motion* adds the frames between, without another model."],
     )
     sheet = Talking(object_info, text, 600)
-    sheet.loaders()
-    sheet.column(330)
+    sheet.begin()
+    sheet.how()
     emotion = sheet.emotion("happy")
-    sheet.hearing_and_seeing()
     latent = sheet.sample(emotion)
-    sheet.column(420)
     model = sheet.add("FrameInterpolationModelLoader", model_name="film_net_fp16.safetensors")["INTERP_MODEL"]
     sheet.video(latent, interp_model=model)
     return sheet
 
 
-WORKFLOWS = (
-    quick_start,
-    frames_25_fps,
-    mixed_emotion,
-    emotion_timeline,
-    emotion_from_clip,
-    custom_sampling,
-    long_audio,
-    generated_portrait,
-    paste_back,
-)
+# By level: the title is the file's name, and what ComfyUI lists.
+WORKFLOWS = {
+    "1 Quick start": quick_start,
+    "2 Mixed emotion": mixed_emotion,
+    "3 Emotion timeline": emotion_timeline,
+    "4 Emotion from a clip": emotion_from_clip,
+    "5 Back into the picture": paste_back,
+    "6 Long speech": long_audio,
+    "7 Frame interpolation": frames_25_fps,
+    "8 Generated portrait": generated_portrait,
+    "9 Custom sampling": custom_sampling,
+}
 
 
 def main(arguments):
@@ -551,11 +704,22 @@ def main(arguments):
             server.start()
             object_info = server.get("/object_info")
             server.stop()
-    for make in WORKFLOWS:
-        if arguments and make.__name__ not in arguments:
-            continue
-        text = json.dumps(make(object_info).workflow(make.__name__), indent=1, ensure_ascii=False)
-        (FOLDER / f"{make.__name__}.json").write_text(text + "\n", encoding="utf-8")
+    for title, make in WORKFLOWS.items():
+        if not arguments or title in arguments:
+            workflow = make(object_info).workflow(make.__name__)
+            write(FOLDER / f"{title}.json", workflow)
+            write(API / f"{title}.json", to_graph(workflow, object_info))
+    if not arguments:
+        sheet, definition = talking_portrait(object_info)
+        alone = Sheet(object_info, None, 0)
+        alone.column(400)
+        alone.add_blueprint(sheet, definition)
+        write(SUBGRAPHS / f"{definition['name']}.json", alone.workflow(f"alone/{definition['name']}"))
+
+
+def write(path, workflow):
+    text = json.dumps(workflow, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
