@@ -10,7 +10,10 @@ import textwrap
 from . import __version__
 from .errors import InputError
 
-COMMANDS = ("generate", "verify", "download", "convert", "tiny", "bench", "emotion", "drawn", "train-embedder")
+COMMANDS = (
+    *("generate", "verify", "download", "convert", "tiny", "bench", "emotion"),
+    *("drawn", "prepare", "train", "train-embedder"),
+)
 
 
 def _module(name):

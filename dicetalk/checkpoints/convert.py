@@ -56,8 +56,8 @@ def convert_checkpoint(
         for source in _prior_sources(checkpoint):
             target = (output / EMOTIONS_FOLDER if output else source.parent) / f"{source.stem}.safetensors"
             report(target, _convert_prior(source, target))
-        for source, target in _companions(checkpoint, output) if output else ():
-            report(target, _link_or_copy(source, target))
+        for source, target in companions(checkpoint, output) if output else ():
+            report(target, link_or_copy(source, target))
     except OSError as error:
         place = error.filename or output or checkpoint.root
         raise InputError(
@@ -92,7 +92,7 @@ def _prior_sources(checkpoint):
     return [original if original.is_file() else path for original, path in zip(originals, files)]
 
 
-def _companions(checkpoint, output):
+def companions(checkpoint, output):
     """(source, target) of the files that a checkpoint needs as they are."""
     if checkpoint.untrained:
         yield checkpoint.root / UNTRAINED_FILE, output / UNTRAINED_FILE
@@ -225,7 +225,7 @@ def _convert_prior(source, target):
     return True
 
 
-def _link_or_copy(source, target):
+def link_or_copy(source, target):
     if target.exists():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)

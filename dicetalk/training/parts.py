@@ -31,13 +31,14 @@ def _owned(module):
     return module
 
 
-def new_parts(config, seed=0) -> dict:
+def new_parts(config, seed=0, unet=None) -> dict:
     """Parts with random weights.
 
     Args:
         config: part → arguments of its class; a missing part has the released size. `{"unet": {"block_out_channels":
             [32, 64, 64, 64], …}, …}`.
         seed: of the weights.
+        unet: one with weights, in place of a random one.
 
     Raises:
         InputError: an argument is unknown, or sizes do not fit each other or cannot be told from the weights' shapes.
@@ -54,6 +55,9 @@ def new_parts(config, seed=0) -> dict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for part, kind in classes.items():
+            if part == "unet" and unet is not None:
+                parts[part] = unet
+                continue
             given = {name: tuple(v) if isinstance(v, list) else v for name, v in config.get(part, {}).items()}
             try:
                 parts[part] = kind(**given)
@@ -63,6 +67,41 @@ def new_parts(config, seed=0) -> dict:
         codes.codebook.weight.data.uniform_(-1 / codes.size, 1 / codes.size)  # as published
     check_parts(parts)
     return parts
+
+
+def load_svd_unet(folder):
+    """Stable Video Diffusion's UNet with adapters that add nothing yet: their values are zero.
+
+    Args:
+        folder: of Stable Video Diffusion in diffusers' layout, with unet/ in it.
+
+    Returns:
+        DiceTalkUNet in float32.
+
+    Raises:
+        InputError: there is no such file, or it is of another network.
+    """
+    from ..checkpoints.tensors import Unreadable, read_tensors
+    from ..model.unet import DiceTalkUNet, unet_config_from_state_dict
+
+    files = sorted((Path(folder) / "unet").glob("*.safetensors"), key=lambda path: ".fp16." in path.name)
+    if not files:
+        raise InputError(f"--svd {folder} holds no unet/*.safetensors, as Stable Video Diffusion does for diffusers.")
+    try:
+        tensors = {name: tensor.float() for name, tensor in read_tensors(files[0]).items()}
+        unet = DiceTalkUNet(**unet_config_from_state_dict(tensors))
+        found = unet.load_state_dict(tensors, strict=False)
+    except (Unreadable, KeyError, RuntimeError, IndexError) as error:
+        raise InputError(f"{files[0]} is not the UNet of Stable Video Diffusion ({reason(error)}).") from error
+    lacking = [name for name in found.missing_keys if ".attn2.processor." not in name]
+    if lacking or found.unexpected_keys:
+        raise InputError(
+            f"{files[0]} is not the UNet of Stable Video Diffusion: {[*lacking, *found.unexpected_keys][0]}."
+        )
+    for name, parameter in unet.named_parameters():
+        if ".to_v_ip." in name:
+            parameter.data.zero_()
+    return unet
 
 
 def check_parts(parts):
@@ -105,7 +144,7 @@ def build_objective(parts, options) -> Objective:
     """
     if options.trains == "lora":
         _add_lora(parts["unet"], options.rank, options.seed)
-    objective = Objective(*(parts[part] for part in PARTS), options)
+    objective = Objective(**{part: parts[part] for part in PARTS}, options=options)
     for name, parameter in objective.named_parameters():
         parameter.requires_grad_(_learns(name, options))
     objective.train()
