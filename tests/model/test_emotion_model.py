@@ -197,3 +197,16 @@ def test_bank_options_are_checked(arguments, words):
 def test_bank_options_ignore_an_idle_top_k():
     assert BankOptions("full", top_k=3) == BankOptions("full", top_k=5)
     assert BankOptions("top-k", top_k=3) != BankOptions("top-k", top_k=5)
+
+
+def test_training_tokens_are_those_of_sampling_but_for_what_is_masked(small, means):
+    full, loss = small.training_tokens(means, False)
+    assert torch.allclose(full, small(means), atol=1e-6) and loss == 0
+    nearest, loss = small.training_tokens(means, True)
+    assert torch.allclose(nearest, small(means, BankOptions(mode="nearest")), atol=1e-5) and loss > 0
+    masked = torch.arange(len(means)) % 2 == 0
+    dropped, same = small.training_tokens(means, True, masked)
+    assert torch.equal(dropped[~masked], nearest[~masked]) and same == loss
+    assert torch.allclose(dropped[masked], dropped[:1].expand_as(dropped[masked]), atol=1e-6)
+    dropped, _ = small.training_tokens(means, False, masked)
+    assert torch.allclose(dropped[masked], small.unconditional().expand_as(dropped[masked]), atol=1e-6)
