@@ -39,8 +39,10 @@ OPTIONS = (
     ("rank", int, "of the LoRA"),
     ("seed", int, "of everything that is random"),
 )
-_MAY_BE_0 = ("decay", "discrimination", "quantization", "reference", "prior_deviation", "drop_all", "drop_driving")
-_MAY_BE_0 += ("ema", "seed", "warm_up", "sigma_deviation")
+_MAY_BE_0 = (
+    *("decay", "discrimination", "quantization", "reference", "prior_deviation", "drop_all", "drop_driving"),
+    *("ema", "seed", "warm_up", "sigma_deviation"),
+)
 _SHARES = ("reference", "drop_all", "drop_driving")
 
 
