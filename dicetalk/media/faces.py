@@ -1,5 +1,9 @@
 """Finding faces in a picture, with the cascade that scikit-image carries."""
 
+import functools
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
@@ -22,6 +26,14 @@ _SAME_FACE_DISTANCE = 0.25
 _SAME_FACE_SIZE = 0.6
 _LEAST_SHARE_OF_HITS = 1 / 3
 _TIE = 0.99
+_SURE = 1.5  # times the hits that make a face: plain portraits have twice as many or more, blurred ones fewer
+
+# A tilted head. The cascade fires on heads within some 15 degrees of upright, so it is shown the picture turned.
+_TILTS = (20, -20, 40, -40)  # degrees to the left, where no upright face is found
+_TURNS = (-30, -15, 0, 15, 30)
+_TILT_MARGIN = 0.7  # of a face's size, on every side
+_LEAST_TILT = 15.0
+_GREY = 127
 
 # The cascade's square runs from the eyebrows' top to the lower lip's fold; shares of its side that reach the hairline
 # and the chin, measured on upright faces.
@@ -29,43 +41,214 @@ _TO_HAIRLINE = 0.08
 _TO_CHIN = 0.12
 
 
-def detect_face(image):
-    """The largest face, from hairline to chin, found with the LBP cascade that scikit-image carries.
+@dataclass(frozen=True)
+class Face:
+    """A face that was found in a picture.
 
-    It finds upright faces seen from the front. The same image gives the same box.
+    Attributes:
+        box: (x1, y1, x2, y2) in pixels, from hairline to chin.
+        number: which one it is, from the left, from 1 on.
+        count: how many were found.
+        sure: whether as much tells for it as for faces seen plainly from the front.
+        tilt: degrees by which the head is tilted clockwise, to some 5 degrees; 0 for less than about 15.
+    """
+
+    box: tuple
+    number: int = 1
+    count: int = 1
+    sure: bool = True
+    tilt: float = 0.0
+
+    def text(self):
+        """Where it was found, in one sentence."""
+        x1, y1, x2, y2 = map(round, self.box)
+        which = f", number {self.number} of {self.count} from the left" if self.count > 1 else ""
+        return f"The face was found at {x1},{y1},{x2},{y2}{which}."
+
+    def warnings(self):
+        """Sentences that a person should read."""
+        told = []
+        if not self.sure:
+            told.append(
+                "Little tells that it is a face: the picture may be blurred, small, or show it from the side. Look at "
+                f"where it was found, and if it is wrong say where the face is, {_HOW_TO_TELL}."
+            )
+        if self.tilt:
+            side = "right" if self.tilt > 0 else "left"
+            told.append(
+                f"The head is tilted by about {abs(self.tilt):.0f} degrees to the {side} (of the picture), and the "
+                f"model knows upright ones: turn the picture by {abs(self.tilt):.0f} degrees to the "
+                f"{'left' if self.tilt > 0 else 'right'} for a better result."
+            )
+        return told
+
+
+CHOICES = ("largest", "left", "right")
+
+
+def parse_face(text):
+    """What `--face` says: None for None; "x1,y1,x2,y2" as four floats; "largest", "left" or "right"; or a number, from
+    the left, from 1 on.
+
+    Raises:
+        InputError: something else.
+    """
+    if text is None:
+        return None
+    text = str(text).strip().casefold()
+    if text in CHOICES:
+        return text
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    try:
+        box = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise InputError(
+            f"--face is {text}: give four numbers in pixels, x1,y1,x2,y2, for instance 180,60,320,250; or largest, "
+            "left or right; or the face's number from the left, such as 2."
+        )
+    return box
+
+
+def detect_face(image):
+    """The box of the largest face, (x1, y1, x2, y2) floats inside the image; as `choose_face`."""
+    return choose_face(image).box
+
+
+def choose_face(image, choice=None):
+    """A face, from hairline to chin, found with the LBP cascade that scikit-image carries.
+
+    It finds faces seen from the front, and tilted by no more than some 45 degrees. The same image gives the same face.
 
     Args:
         image: PIL image.
+        choice: "largest", "left", "right", a number from the left, from 1 on; None for the largest where that is clear.
 
     Returns:
-        (x1, y1, x2, y2) floats, inside the image.
+        Face.
 
     Raises:
-        InputError: no face, or two that are equally large.
+        InputError: no face, or two that are equally large and no choice; or there is no face of that number.
     """
-    faces = _search(image)
+    grey = image.convert("L")
+    faces = _search(image) if choice in (None, "largest") else _search_all(image)
+    tilt = 0.0
     if not faces:
-        raise InputError(f"No face was found in the portrait: say where it is, {_HOW_TO_TELL}, or use another picture.")
-    if len(faces) > 1 and faces[1][2] > _TIE * faces[0][2]:
-        raise InputError(f"Two faces in the portrait are equally large: say which one is meant, {_HOW_TO_TELL}.")
-    return hairline_to_chin(faces[0], image.size)
+        faces, tilt = _search_tilted(grey)
+    if not faces:
+        raise InputError(_none_found(grey))
+    if choice is None and len(faces) > 1 and faces[1][2] > _TIE * faces[0][2]:
+        raise InputError(
+            f"Two faces in the portrait are equally large: say which one is meant, with --face left or right, or "
+            f"{_HOW_TO_TELL}."
+        )
+    in_order = sorted(faces)
+    if isinstance(choice, int):
+        if choice > len(in_order):
+            places = "; ".join(f"{number} at {_place(face)}" for number, face in enumerate(in_order, start=1))
+            raise InputError(f"There is no face number {choice} in the portrait. Found from the left: {places}.")
+        face = in_order[choice - 1]
+    else:
+        face = {"left": in_order[0], "right": in_order[-1]}.get(choice, faces[0])
+    tilt = tilt or _tilt(grey, face)
+    return Face(
+        hairline_to_chin(face[:3], image.size), in_order.index(face) + 1, len(faces), face[3] >= _SURE, float(tilt)
+    )
+
+
+def _place(face):
+    x, y, side = (round(value) for value in face[:3])
+    return f"{x},{y},{x + side},{y + side}"
 
 
 def find_faces(image):
     """The boxes of a PIL image's faces, largest first, found as `detect_face` does; small ones may be missing."""
-    return [hairline_to_chin(square, image.size) for square in _search(image)]
+    return [hairline_to_chin(face[:3], image.size) for face in _search(image)]
 
 
 def _search(image):
-    """Faces (x, y, side), largest first, of the first search that finds any."""
-    grey = image.convert("L")
+    """Faces (x, y, side, evidence), largest first, of the first search that finds any; evidence is 1 where just enough
+    tells for a face."""
+    return next(filter(None, _searches(image.convert("L"))), [])
+
+
+def _search_all(image):
+    """The faces of all searches, largest first."""
+    found = []
+    for faces in _searches(image.convert("L")):
+        found += [face for face in faces if not any(_same(face, other) for other in found)]
+    return sorted(found, key=_largest_first)
+
+
+def _searches(grey):
     cascade = _cascade()
-    for short_sides, least_hits in _SEARCHES:
-        if short_sides[0] > _SEARCHES[0][0][0] and short_sides[-1] > min(grey.size):
-            break
-        if faces := _faces_at(cascade, grey, short_sides, least_hits):
-            return faces
-    return []
+    for number, (short_sides, least_hits) in enumerate(_SEARCHES):
+        if number and short_sides[-1] > min(grey.size):
+            return
+        faces = _faces_at(cascade, grey, short_sides, least_hits)
+        # A finer search takes a reflection or a texture for a face sooner.
+        yield [(x, y, side, 1.0 if number else evidence) for x, y, side, evidence in faces]
+
+
+def _same(face, other):
+    """Whether the centre of one lies in the other."""
+    return any(
+        0 < a[0] + a[2] / 2 - b[0] < b[2] and 0 < a[1] + a[2] / 2 - b[1] < b[2]
+        for a, b in ((face, other), (other, face))
+    )
+
+
+def _search_tilted(grey):
+    """The faces of the first search of the picture turned a little, and their tilt in degrees."""
+    found = []
+    for angle in _TILTS:
+        turned = grey.rotate(angle, Image.Resampling.BILINEAR, expand=True, fillcolor=_GREY)
+        for x, y, side, evidence in _faces_at(_cascade(), turned, *_SEARCHES[0]):
+            x, y = _turned_back(x + side / 2, y + side / 2, angle, turned.size, grey.size)
+            found.append((evidence, angle, (x - side / 2, y - side / 2, side, evidence)))
+    if not found:
+        return [], 0.0
+    _, angle, face = max(found)
+    tilt = angle + _tilt(grey, face, angle)
+    return [face], 5.0 * round(tilt / 5)
+
+
+def _turned_back(x, y, angle, turned, size):
+    """A point of a picture that was turned by so many degrees to the left, in the picture itself."""
+    x, y = x - turned[0] / 2, y - turned[1] / 2
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return x * cos - y * sin + size[0] / 2, x * sin + y * cos + size[1] / 2
+
+
+def _tilt(grey, face, about=0):
+    """By how many degrees more than `about` a face is tilted clockwise: where the cascade fires most as it is turned;
+    0 below `_LEAST_TILT`."""
+    x, y, side = face[:3]
+    margin = _TILT_MARGIN * side
+    part = grey.crop([round(value) for value in (x - margin, y - margin, x + side + margin, y + side + margin)])
+    (short_sides, _), weights = _SEARCHES[0], []
+    for angle in _TURNS:
+        turned = part.rotate(about + angle, Image.Resampling.BILINEAR, fillcolor=_GREY)
+        hits = set().union(*(_hits(_cascade(), turned, short_side) for short_side in short_sides[1:2]))
+        middle = part.width / 2
+        near = [
+            hit for hit in hits if max(abs(hit[0] + hit[2] / 2 - middle), abs(hit[1] + hit[2] / 2 - middle)) < side / 3
+        ]
+        weights.append(len(near))
+    if not sum(weights):
+        return 0.0
+    tilt = 5.0 * round(float(np.average(_TURNS, weights=weights)) / 5)
+    return tilt if abs(tilt) >= _LEAST_TILT or about else 0.0
+
+
+def _none_found(grey):
+    for angle, how in ((90, "to the left"), (-90, "to the right"), (180, "upside down")):
+        if _faces_at(_cascade(), grey.rotate(angle, expand=True), *_SEARCHES[0]):
+            by = "by 180 degrees" if angle == 180 else f"by 90 degrees {how}"
+            return f"No face was found in the portrait as it is, but one when it is turned {by}: turn the picture so."
+    return f"No face was found in the portrait: say where it is, {_HOW_TO_TELL}, or use another picture."
 
 
 def hairline_to_chin(square, image_size):
@@ -76,6 +259,7 @@ def hairline_to_chin(square, image_size):
     return max(0.0, x), max(0.0, top), min(float(width), x + side), min(float(height), bottom)
 
 
+@functools.cache
 def _cascade():
     from skimage.data import lbp_frontal_face_cascade_filename
     from skimage.feature import Cascade
@@ -84,16 +268,17 @@ def _cascade():
 
 
 def _faces_at(cascade, grey, short_sides, least_hits):
-    """Faces (x, y, side) in pixels of `grey`, largest first, from a search of copies of these sizes."""
+    """Faces (x, y, side, evidence) in pixels of `grey`, largest first, from a search of copies of these sizes."""
     squares = set().union(*(_hits(cascade, grey, short_side) for short_side in short_sides))
     groups = group_hits(sorted(squares, key=_largest_first))
     most = max((count for count, _ in groups), default=0)
     least = max(least_hits, _LEAST_SHARE_OF_HITS * most)
-    return sorted((square for count, square in groups if count >= least), key=_largest_first)
+    faces = [(*square, count / least_hits) for count, square in groups if count >= least]
+    return sorted(faces, key=_largest_first)
 
 
 def _largest_first(square):
-    x, y, side = square
+    x, y, side = square[:3]
     return -side, x, y
 
 

@@ -11,13 +11,16 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .faces import detect_face
+from .faces import choose_face
 from .image import load_image
 
 MASK_AREA = 1.1
 MULTIPLE = 64
 LONGEST = 8  # times the short side; beyond, a small file could ask for any amount of memory
 _SMALLEST_FACE = 2
+
+# What a mask of a face is like, by judgement: shares of the picture and its border, and of its own bounding box.
+_BORDER, _MOST_FACE, _LEAST_FILLED = 0.4, 0.8, 0.4
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class PreparedPortrait:
         face_box: the face in the original image.
         crop_box: the part of the original image that was taken, in whole pixels.
         original_size: width and height of the original image.
+        notes: sentences on where the face was found, where it was searched for, and how a box or a mask was taken.
+        warnings: sentences that a person should read: on faces for which little tells, and on tilted heads.
     """
 
     image: Image.Image
@@ -37,19 +42,24 @@ class PreparedPortrait:
     face_box: tuple
     crop_box: tuple
     original_size: tuple
+    notes: tuple = ()
+    warnings: tuple = ()
 
 
-def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ratio=0.5, mask=None):
+def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ratio=0.5, mask=None, painted=False):
     """Find the face, crop to it if asked, resize, and draw the face mask.
 
     Args:
         image: PIL image.
-        face_box: (x1, y1, x2, y2) hairline to chin; the largest face found when neither it nor a mask is given.
+        face_box: (x1, y1, x2, y2) hairline to chin, in pixels or, with no value above 1, as shares of the sides; or
+            which of the faces that are found, as `dicetalk.media.faces.choose_face`. The largest face when neither it
+            nor a mask is given.
         short_side: pixels that the short side is resized to (each side is then rounded to a multiple of 64).
         crop: cut a square around the face.
         expand_ratio: with `crop`, how much is kept on every side of the face, as a share of its size.
         mask: (height, width) array or tensor of the image's size, 1 on the face, used instead of a box. Its bounding
-            box (where it reaches 0.5) is the face box.
+            box (where it reaches 0.5) is the face box. One that covers all but the face is inverted.
+        painted: with a mask, take it as it is, not the rectangle around it that the model was trained with.
 
     Returns:
         PreparedPortrait.
@@ -58,18 +68,23 @@ def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ra
         InputError: no face, an ambiguous one, or a box, mask or size that cannot be used.
     """
     image = image.convert("RGB")
+    notes, warnings = [], []
     if mask is not None:
-        mask = _check_mask(mask, image.size)
-        face_box = _bounding_box(mask)
-    face_box = detect_face(image) if face_box is None else check_box(face_box, image.size)
+        mask, notes = _right_way_round(_check_mask(mask, image.size))
+        face_box = _clipped(_bounding_box(mask), image.size)
+    elif face_box is None or isinstance(face_box, (str, int)):
+        face = choose_face(image, face_box)
+        face_box, notes, warnings = face.box, [face.text()], face.warnings()
+    else:
+        face_box = check_box(face_box, image.size)
 
     crop_box = face_crop(face_box, image.size, expand_ratio) if crop else (0, 0, *image.size)
     left, top = crop_box[:2]
     part = image.crop(crop_box)
     size = resized_size(*part.size, short_side)
-    if mask is None:
+    if mask is None or not painted:
         shifted = (face_box[0] - left, face_box[1] - top, face_box[2] - left, face_box[3] - top)
-        face_mask = draw_face_mask(shifted, part.size, size)
+        face_mask = draw_face_mask(shifted, part.size, size, MASK_AREA if mask is None else 1.0)
     else:
         face_mask = _resize_mask(Image.fromarray(np.rint(mask * 255).astype(np.uint8)).crop(crop_box), size)
     return PreparedPortrait(
@@ -78,6 +93,8 @@ def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ra
         face_box=face_box,
         crop_box=crop_box,
         original_size=image.size,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
     )
 
 
@@ -98,10 +115,10 @@ def load_portrait(path, face_box=None, short_side=512, crop=False, expand_ratio=
 
 
 def check_box(box, image_size):
-    """A face box as four floats, clipped to the image.
+    """A face box as four floats in pixels, clipped to the image.
 
     Args:
-        box: x1, y1, x2, y2 in pixels.
+        box: x1, y1, x2, y2 in pixels; where all are 0 to 1, which is no face's size in pixels, as shares of the sides.
         image_size: width, height.
 
     Raises:
@@ -111,6 +128,14 @@ def check_box(box, image_size):
         x1, y1, x2, y2 = (float(value) for value in box)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"The face box {reprlib.repr(box)} is not four numbers: give x1,y1,x2,y2 in pixels.") from None
+    width, height = image_size
+    if x1 >= 0 and y1 >= 0 and max(x2, y2) <= 1:
+        x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
+    return _clipped((x1, y1, x2, y2), image_size)
+
+
+def _clipped(box, image_size):
+    x1, y1, x2, y2 = box
     name = f"The face box {x1:g},{y1:g},{x2:g},{y2:g}"
     if not all(map(math.isfinite, (x1, y1, x2, y2))):
         raise InputError(f"{name} holds a value that is not a finite number: give x1,y1,x2,y2 in pixels.")
@@ -217,6 +242,32 @@ def _check_mask(mask, image_size):
     if not np.isfinite(mask).all():
         raise InputError("The face mask holds values that are not finite numbers: draw it again.")
     return mask.clip(0, 1)
+
+
+def _right_way_round(mask):
+    """A mask with 1 on the face, and notes: ComfyUI's Load Image gives 1 where a cut-out picture is transparent.
+
+    Raises:
+        InputError: the mask covers the border of the picture and is no face either way round.
+    """
+    face = mask >= 0.5
+    border = np.concatenate([face[0], face[-1], face[:, 0], face[:, -1]])
+    if not face.any() or (border.mean() < _BORDER and face.mean() < _MOST_FACE):
+        return mask, []
+    inside = ~face
+    if inside.any():
+        x1, y1, x2, y2 = _bounding_box(1 - mask)
+        filled = inside.mean() * mask.size / ((x2 - x1) * (y2 - y1))
+        if inside.mean() < _MOST_FACE and filled > _LEAST_FILLED and border.mean() > 1 - _BORDER:
+            return 1 - mask, [
+                "The mask covers the border of the picture, so it was inverted: 1 is where the face is, and Load Image "
+                "gives 1 where a picture is transparent."
+            ]
+    raise InputError(
+        f"The face mask covers {face.mean():.0%} of the picture and {border.mean():.0%} of its border, which no face "
+        "does: paint the face alone (Load Image's mask is of what is transparent; Invert Mask turns it round), or give "
+        "no mask."
+    )
 
 
 def _bounding_box(mask):

@@ -3,12 +3,12 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 from skimage import data
 
 from dicetalk.errors import InputError
 from dicetalk.media import faces
-from dicetalk.media.faces import detect_face, group_hits, hairline_to_chin
+from dicetalk.media.faces import choose_face, detect_face, group_hits, hairline_to_chin, parse_face
 from dicetalk.media.portrait import check_box, draw_face_mask, face_crop, mask_rectangle, prepare_portrait, resized_size
 
 # Read off the picture: the edges of the face, its hairline under the fringe and its chin.
@@ -208,7 +208,7 @@ def test_mask_replaces_the_box(astronaut, crop):
     mask = torch.zeros(512, 512)
     mask[60:180, 180:270] = 0.8
     mask[100, 100] = 0.3  # too faint to belong to the box
-    prepared = prepare_portrait(astronaut, mask=mask, crop=crop)
+    prepared = prepare_portrait(astronaut, mask=mask, crop=crop, painted=True)
     assert prepared.face_box == (180, 60, 270, 180)
     assert prepared.crop_box == (face_crop((180, 60, 270, 180), (512, 512)) if crop else (0, 0, 512, 512))
     assert prepared.face_mask.shape == prepared.image.size[::-1] == (512, 512)
@@ -218,9 +218,98 @@ def test_mask_replaces_the_box(astronaut, crop):
     assert prepared.face_mask[0, 0] == 0
 
 
+def ellipse():
+    y, x = np.mgrid[:512, :512]
+    return (((x - 225) / 50) ** 2 + ((y - 120) / 65) ** 2 < 1).astype(np.float32)
+
+
+def test_a_painted_mask_counts_as_its_rectangle(astronaut):
+    """The model was trained with rectangles."""
+    prepared = prepare_portrait(astronaut, mask=ellipse(), short_side=512)
+    x1, y1, x2, y2 = map(int, prepared.face_box)
+    expected = np.zeros((512, 512), np.float32)
+    expected[y1:y2, x1:x2] = 1
+    assert np.abs(prepared.face_mask - expected).mean() < 0.002
+    painted = prepare_portrait(astronaut, mask=ellipse(), short_side=512, painted=True)
+    np.testing.assert_allclose(painted.face_mask, ellipse(), atol=0.01)
+
+
+def test_a_mask_of_what_is_transparent_is_inverted(astronaut):
+    """Load Image's mask of a cut-out picture is 1 where it is transparent."""
+    prepared = prepare_portrait(astronaut, mask=1 - ellipse())
+    assert prepared.face_box == prepare_portrait(astronaut, mask=ellipse()).face_box
+    assert "was inverted" in prepared.notes[0]
+
+
+@pytest.mark.parametrize("box", [(0.35, 0.1, 0.55, 0.35), (0, 0, 1, 1)])
+def test_a_box_of_shares_is_of_the_sides(astronaut, box):
+    assert check_box(box, (512, 256)) == tuple(share * side for share, side in zip(box, (512, 256) * 2))
+
+
+def test_one_of_two_people_is_chosen(astronaut):
+    """Side by side, and equally large."""
+    two = Image.new("RGB", (640, 320), "gray")
+    two.paste(astronaut.resize((320, 320)), (0, 0))
+    two.paste(astronaut.resize((320, 320)), (320, 0))
+    left, right = (overlap((x, 36, x + 59, 112), box) for x, box in zip((111, 431), _chosen(two, "left", "right")))
+    assert left > 0.8 and right > 0.8
+    assert choose_face(two, 2).text().endswith("number 2 of 2 from the left.")
+    with pytest.raises(InputError, match="no face number 3 in the portrait. Found from the left: 1 at .*; 2 at "):
+        choose_face(two, 3)
+    with pytest.raises(InputError, match="equally large.*--face left or right"):
+        choose_face(two)
+
+
+def _chosen(image, *choices):
+    return [choose_face(image, choice).box for choice in choices]
+
+
+def test_where_the_face_was_found_is_said(astronaut):
+    prepared = prepare_portrait(astronaut)
+    x1, y1, x2, y2 = map(round, prepared.face_box)
+    assert prepared.notes == (f"The face was found at {x1},{y1},{x2},{y2}.",) and prepared.warnings == ()
+
+
+def test_a_face_for_which_little_tells_is_warned_of(astronaut):
+    """Blurred so much that a reflection looks more like a face."""
+    prepared = prepare_portrait(astronaut.filter(ImageFilter.GaussianBlur(6)))
+    assert "Little tells that it is a face" in prepared.warnings[0] and "--face" in prepared.warnings[0]
+
+
+@pytest.mark.parametrize("degrees", [-20, 20])
+def test_a_tilted_head_is_warned_of_with_its_angle(astronaut, degrees):
+    turned = astronaut.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor="gray")  # to the right
+    face = choose_face(turned)
+    assert face.tilt == pytest.approx(degrees, abs=10)
+    side = "right" if degrees > 0 else "left"
+    assert any(f"degrees to the {side} (of the picture)" in warning for warning in face.warnings())
+    assert overlap(face.box, (180, 75, 280, 195)) > 0.3
+
+
+def test_a_photo_that_lies_on_its_side_says_how_to_turn_it(astronaut):
+    with pytest.raises(InputError, match="when it is turned by 90 degrees to the right: turn the picture so"):
+        choose_face(astronaut.rotate(90))
+
+
+@pytest.mark.parametrize(
+    "text, meant",
+    [(None, None), ("left", "left"), (" Largest", "largest"), ("2", 2), ("1,2,30,40", (1, 2, 30, 40))],
+)
+def test_what_face_says(text, meant):
+    assert parse_face(text) == meant
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "middle", "1,2,3", "1,2,3,nan", "1.5"])
+def test_what_face_cannot_say(text):
+    with pytest.raises(InputError, match="--face is .*largest, left or right"):
+        parse_face(text)
+
+
 @pytest.mark.parametrize(
     "mask, words",
     [
+        (np.ones((512, 512)), "covers 100% of the picture.*Invert Mask"),
+        (np.tile([1.0, 0.0], (512, 256)), "covers 50% of the picture and"),
         (np.zeros((512, 512)), "empty"),
         (np.full((512, 512), 0.4), "empty"),
         (np.ones((512, 256)), r"\(512, 256\), but the image needs one of shape \(512, 512\)"),
