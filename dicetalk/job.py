@@ -42,7 +42,8 @@ class Job(ClipOptions):
         fps: "12.5", the model's own, or "25".
         size: short side of the video in pixels.
         crop: whether the portrait is cut to a square around the face, of whose size `margin` is kept on every side.
-        face: "x1,y1,x2,y2" or four numbers, hairline to chin, in pixels; looked for when None.
+        face: "x1,y1,x2,y2" or four numbers, hairline to chin, in pixels; or which of the faces that are found:
+            "largest", "left", "right", or its number from the left. The largest when None.
         seed, steps: of the sampler.
         reference_scale: how closely the video keeps to the portrait.
         emotion_scale: how strongly speech and emotion move it.
@@ -108,9 +109,11 @@ class Job(ClipOptions):
         return self.emotion.removeprefix(CLIP) if self.emotion.startswith(CLIP) else None
 
     @property
-    def face_box(self) -> tuple[float, ...] | None:
-        """(x1, y1, x2, y2) in pixels of the portrait's file, None to look for the face."""
-        return None if self.face is None else parse_face(self.face)
+    def face_choice(self) -> tuple[float, ...] | str | int | None:
+        """What `prepare_portrait` takes as `face_box`: a box, or which of the faces that are found."""
+        from .media.faces import parse_face
+
+        return parse_face(self.face)
 
     def check_files(self, named: Callable[[str], str] = str) -> None:
         """InputError for input files that are not there, and an output that could not be written or is one of them.
@@ -181,17 +184,6 @@ def defaults() -> dict[str, Any]:
     return {name: field.default for name, field in _fields().items()}
 
 
-def parse_face(text, name="face") -> tuple[float, ...]:
-    """ "x1,y1,x2,y2" as four floats; `name` is how an error calls it."""
-    try:
-        box = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        box = ()
-    if len(box) != 4 or not all(map(math.isfinite, box)):
-        raise InputError(f"{name} is {text}: give four numbers in pixels, x1,y1,x2,y2, for instance 180,60,320,250.")
-    return box
-
-
 _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "seed": (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1"),
     "steps": (int, lambda value: 1 <= value <= 1000, "a whole number from 1 to 1000; 25 is usual"),
@@ -220,6 +212,8 @@ def _clean(values, named):
     _require_choice(named("fps"), clean, "fps", FPS)
     _require_choice(named("dtype"), clean, "dtype", DTYPES)
     if clean["face"] is not None:
+        from .media.faces import parse_face
+
         parse_face(clean["face"], named("face"))
     return clean
 

@@ -126,7 +126,11 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
 
     from .media.portrait import prepare_portrait
 
-    portrait = prepare_portrait(image, job.face_box, short_side=job.size, crop=job.crop, expand_ratio=job.margin)
+    portrait = prepare_portrait(image, job.face_choice, short_side=job.size, crop=job.crop, expand_ratio=job.margin)
+    for note in portrait.notes:
+        say(note)
+    for warning in portrait.warnings:
+        say(f"Note: {warning}")
     if checkpoint.untrained:
         say(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.")
     return Inputs(image, portrait, audio, emotion, checkpoint, device, dtype)

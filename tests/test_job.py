@@ -15,7 +15,7 @@ def test_defaults():
     job = Job(**FILES)
     assert (job.emotion, job.fps, job.size, job.steps, job.seed) == ("neutral", "25", 512, 25, 0)
     assert (job.reference_scale, job.emotion_scale) == (3.0, 6.0)
-    assert job.clip is None and job.face_box is None
+    assert job.clip is None and job.face_choice is None
 
 
 def test_a_job_cannot_change():
@@ -32,9 +32,14 @@ def test_paths_are_text(tmp_path):
     assert Job(**FILES | {"portrait": tmp_path / "a.png"}).portrait == str(tmp_path / "a.png")
 
 
+def test_a_face_may_be_a_side_or_a_number():
+    assert Job(**FILES, face="Left").face_choice == "left"
+    assert Job(**FILES, face=2).face_choice == 2
+
+
 def test_a_box_may_be_numbers():
     job = Job(**FILES, face=(180, 60.5, 320, 250))
-    assert job.face == "180,60.5,320,250" and job.face_box == (180, 60.5, 320, 250)
+    assert job.face == "180,60.5,320,250" and job.face_choice == (180, 60.5, 320, 250)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_the_example_in_python_makes_a_video(tiny_checkpoint, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "COMFYUI_PATH": ""}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     with av.open(tmp_path / "talking.mp4") as video, av.open(ROOT / "demo" / "speech.flac") as speech:
-        assert sum(1 for _ in video.decode(video=0)) == 43
+        assert sum(1 for _ in video.decode(video=0)) == 44
         assert video.streams.audio[0].rate == speech.streams.audio[0].rate
 
 

@@ -58,7 +58,12 @@ def add_arguments(parser):
         default=usual["margin"],
         help="with --crop: how much is kept around the face, as a share of its size (default: %(default)s)",
     )
-    add("--face", metavar="X1,Y1,X2,Y2", help="the face, hairline to chin, in pixels (default: it is searched for)")
+    add(
+        "--face",
+        metavar="FACE",
+        help="the face: x1,y1,x2,y2 in pixels, hairline to chin; or largest, left or right; or its number from the "
+        "left (default: largest)",
+    )
     add("--seed", type=int, default=usual["seed"], help="another seed, another video (default: %(default)s)")
     add("--steps", type=int, default=usual["steps"], help="sampling steps (default: %(default)s)")
     add(

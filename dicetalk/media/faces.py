@@ -86,12 +86,12 @@ class Face:
 CHOICES = ("largest", "left", "right")
 
 
-def parse_face(text):
-    """What `--face` says: None for None; "x1,y1,x2,y2" as four floats; "largest", "left" or "right"; or a number, from
-    the left, from 1 on.
+def parse_face(text, name="face"):
+    """Which face a text asks for: None for None; "x1,y1,x2,y2" as four floats; "largest", "left" or "right"; or a
+    number, from the left, from 1 on.
 
     Raises:
-        InputError: something else.
+        InputError: something else; `name` is how the message calls it.
     """
     if text is None:
         return None
@@ -106,7 +106,7 @@ def parse_face(text):
         box = ()
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise InputError(
-            f"--face is {text}: give four numbers in pixels, x1,y1,x2,y2, for instance 180,60,320,250; or largest, "
+            f"{name} is {text}: give four numbers in pixels, x1,y1,x2,y2, for instance 180,60,320,250; or largest, "
             "left or right; or the face's number from the left, such as 2."
         )
     return box

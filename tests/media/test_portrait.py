@@ -302,7 +302,7 @@ def test_what_face_says(text, meant):
 @pytest.mark.parametrize("text", ["", "0", "-1", "middle", "1,2,3", "1,2,3,nan", "1.5"])
 def test_what_face_cannot_say(text):
     with pytest.raises(InputError, match="--face is .*largest, left or right"):
-        parse_face(text)
+        parse_face(text, "--face")
 
 
 @pytest.mark.parametrize(
