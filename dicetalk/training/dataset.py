@@ -19,7 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError, reason
-from ..files import written_beside
+from ..files import write_errors, written_beside
 
 SHARD = "shard-{:05d}.safetensors"
 FORMAT = "dicetalk-clips-1"
@@ -58,14 +58,8 @@ def write_shard(path, clips):
         for name, tensor in parts.items()
     }
     records = [asdict(record) for record, _ in clips]
-    with written_beside(path) as part:
-        data = save(tensors, {"format": FORMAT, "clips": json.dumps(records)})
-        try:
-            part.write_bytes(data)
-        except OSError as error:
-            from ..files import write_problem
-
-            raise InputError(f"{path} cannot be written: {write_problem(error)}.") from error
+    with written_beside(path) as part, write_errors(path):
+        part.write_bytes(save(tensors, {"format": FORMAT, "clips": json.dumps(records)}))
 
 
 def read_records(path) -> list[Record]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from prepared import CONFIG, SIZE, priors, write_clips
 from project import ROOT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dicetalk.checkpoints.loading import load_part
 from dicetalk.errors import InputError
@@ -25,7 +25,7 @@ from dicetalk.training.losses import (
     preconditioning,
 )
 from dicetalk.training.options import TrainingOptions
-from dicetalk.training.parts import build_objective, new_parts, save_parts
+from dicetalk.training.parts import build_objective, load_svd_unet, new_parts, save_parts
 
 accelerate = pytest.importorskip("accelerate")
 pytest.importorskip("matplotlib")
@@ -304,6 +304,36 @@ def test_sizes_that_do_not_fit_are_refused():
     ):
         with pytest.raises(InputError, match=told):
             new_parts(config)
+
+
+def test_a_plain_video_diffusion_unet_starts_as_it_is(tmp_path):
+    unet = new_parts(CONFIG)["unet"].eval()
+    plain = {name: tensor for name, tensor in unet.state_dict().items() if ".attn2.processor." not in name}
+    path = tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    path.parent.mkdir()
+    save_file(plain, path)
+    started = load_svd_unet(tmp_path).eval()
+    random = torch.Generator().manual_seed(0)
+    given = {
+        "sample": torch.randn((1, 3, 8, *SIZE), generator=random),
+        "timestep": 0.5,
+        "encoder_hidden_states": torch.randn((1, 1, 1, 8), generator=random),
+        "added_time_ids": torch.tensor([[12.5, 8, 16]]),
+        "audio_tokens": torch.randn((1, 3, 2, 8), generator=random),
+        "emotion_tokens": torch.randn((1, 1, 2, 8), generator=random),
+        "pose_features": torch.zeros(1, 1, 32, *SIZE),
+        "face_mask": torch.ones(1, 1, 8 * SIZE[0], 8 * SIZE[1]),
+    }
+    with torch.no_grad():
+        expected = unet(**given, audio_scale=0, emotion_scale=0).sample
+        assert torch.allclose(started(**given).sample, expected, atol=1e-6)
+    assert new_parts({**CONFIG, "unet": {}}, unet=started)["unet"] is started
+    path.unlink()
+    with pytest.raises(InputError, match="holds no unet"):
+        load_svd_unet(tmp_path)
+    save_file({"conv_in.weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="is not the UNet of Stable Video Diffusion"):
+        load_svd_unet(tmp_path)
 
 
 def test_a_lora_is_merged_and_written_under_names_that_comfyui_reads(clips, accelerator, tmp_path):
