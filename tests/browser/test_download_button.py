@@ -90,7 +90,7 @@ def test_a_workflow_that_names_a_checkpoint_which_is_not_here_is_offered_those_t
     frontend.build()
     loader = "app.graph.nodes.find((node) => node.comfyClass === 'DiceTalkLoader')"
     frontend.page.evaluate(f"{loader}.widgets.find((widget) => widget.name === 'checkpoint').value = 'mine'")
-    frontend.load(frontend.page.evaluate("app.graph.serialize()"))
+    frontend.load(frontend.serialized())
     panel = frontend.show("DiceTalkLoader", PANEL)
     assert "The checkpoint mine is not here, or not complete." in panel.inner_text()
     assert panel.get_by_role("button").all_inner_texts() == ["Use DICE-Talk", "Use tiny"]

@@ -92,6 +92,6 @@ def test_it_keeps_its_width_when_the_panel_shows_its_node(graph, renderer, kind)
     graph.page.wait_for_function("!document.querySelector('[data-testid=\"properties-panel\"]')")
     assert widths(graph, kind) == (node + 120, before + 120), "with the panel closed again"
 
-    graph.load(graph.page.evaluate("app.graph.serialize()"))
+    graph.load(graph.serialized())
     graph.show(kind, EDITORS[kind])
     assert widths(graph, kind) == (node + 120, before + 120), "loaded again"

@@ -39,7 +39,7 @@ def test_variation_is_offered_for_saved_emotions_only(preset):
 
 
 def test_an_old_graph_keeps_its_values(preset):
-    graph = preset.page.evaluate("app.graph.serialize()")
+    graph = preset.serialized()
     graph["nodes"][0]["widgets_values"] = ["fear", 1.3, 0.4, 7, "fixed"]
     preset.load(graph)
     preset.wait_values("DiceTalkEmotion", emotion="fear", intensity=1.3, variation_strength=0.4, variation_seed=7)

@@ -12,7 +12,7 @@ MISSING |= {"svd_folder": "/models/x", "state": "idle", "file": None, "done": 0,
 
 WRAP = """() => {
     app.graph.convertToSubgraph(new Set(app.graph.nodes));
-    return app.graph.serialize();
+    return JSON.parse(JSON.stringify(app.graph.serialize()));
 }"""
 ENTER = """() => {
     const node = app.graph.nodes[0];

@@ -12,7 +12,7 @@ def test_a_saved_graph_keeps_its_frame_rate(frontend, saved, smooth):
     frontend.load({"nodes": [], "links": [], "groups": [], "version": 0.4})
     frontend.page.evaluate("(kind) => app.graph.add(LiteGraph.createNode(kind))", KIND)
     assert frontend.values(KIND)["smooth_motion"] is True, "a new node"
-    graph = frontend.page.evaluate("app.graph.serialize()")
+    graph = frontend.serialized()
     graph["nodes"][0]["widgets_values"] = saved
     frontend.load(graph)
     frontend.wait_values(KIND, fps=12.5, chunk_size=8, context=4, smooth_motion=smooth)

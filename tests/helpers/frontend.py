@@ -1,5 +1,6 @@
 """ComfyUI's page in a real browser, for the tests."""
 
+import json
 import os
 import shutil
 
@@ -41,7 +42,7 @@ BUILD = """(text) => {
     loader.connect(1, wheel, 0);
     loader.connect(1, timeline, 0);
     audio.connect(0, features, 1);
-    return app.graph.serialize();
+    return JSON.parse(JSON.stringify(app.graph.serialize()));
 }"""
 
 
@@ -102,6 +103,10 @@ class Frontend:
 
     def load(self, workflow):
         self.page.evaluate(LOAD, workflow)
+
+    def serialized(self):
+        """The open graph as the page would save it: what is undefined is left out, where `evaluate` makes it null."""
+        return json.loads(self.page.evaluate("JSON.stringify(app.graph.serialize())"))
 
     def show(self, kind, editor, scale=1):
         """Put a node of that type where nothing covers it; returns its editor, a locator."""
