@@ -3,7 +3,8 @@
 What stands in for models that are too large for a test:
 - SVD's VAE and CLIP vision tower: a small VAE, and a tower of the real size whose weights are random.
 - Frame interpolation and upscaling models: narrow ones of RIFE's and Real-ESRGAN's kind with random weights.
-- MediaPipe's face models: their real sizes with random weights. What they take for a face is none.
+- MediaPipe's face models: their real sizes with random weights. What they take for a face is none; the clip is short
+  and silent.
 - Stable Diffusion XL's picture: the example portrait, by Load Image.
 """
 
@@ -24,8 +25,11 @@ from PIL import Image
 from project import ROOT
 from workflow import NOTES, expanded, problems, to_graph
 
+from dicetalk.media.video import write_video
+
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
+    "LoadVideo": {"file": "short.mp4"},
     "DiceTalkLoader": {"checkpoint": "tiny"},
     "DiceTalkPortrait": {"short_side": 128},
     "DiceTalkAudioFeatures": {"length": 0.4},
@@ -51,7 +55,7 @@ def workflow(path):
 
 
 @pytest.fixture(scope="module")
-def stocked(server, comfy_nodes):
+def stocked(server, comfy_nodes, tmp_path_factory):
     """The server with models under the names that the workflows have."""
     models = server.base / "models"
     for folder, name, write in (
@@ -61,6 +65,11 @@ def stocked(server, comfy_nodes):
     ):
         (models / folder).mkdir(exist_ok=True)
         write(models / folder / name)
+    with Image.open(ROOT / "demo" / "portrait.jpg") as picture:
+        frames = 6 * [np.asarray(picture.resize((128, 128)), np.float32) / 255]
+    clip = tmp_path_factory.mktemp("clip") / "short.mp4"
+    write_video(clip, frames, 12.5)
+    server.upload(clip)
     return server
 
 
