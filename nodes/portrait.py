@@ -1,16 +1,21 @@
 """DICE-Talk Portrait."""
 
+import logging
+
 import numpy as np
 import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
 from ..dicetalk.errors import InputError
+from ..dicetalk.media.faces import CHOICES, parse_face
 from ..dicetalk.media.portrait import prepare_portrait
 from .checks import require_picture
 from .preview import shown
 from .types import EncodedPortrait, Portrait
 
+AUTOMATIC = "automatic"
+FACES = (AUTOMATIC, *CHOICES, "1", "2", "3", "4", "5", "6")
 _LATENT_CHANNELS = 4
 _CLIP_WIDTH = 1024
 _PREVIEW_SIDE = 512
@@ -64,7 +69,25 @@ class DiceTalkPortrait(io.ComfyNode):
                     "of the first picture is used. Without it and without a mask the face is searched for.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where the face may move, of the picture's size. Overrides bboxes."
+                    "mask",
+                    optional=True,
+                    tooltip="Where the face may move, of the picture's size: its rectangle is taken. Overrides "
+                    "bboxes. One that covers all but the face is inverted.",
+                ),
+                io.Combo.Input(
+                    "face",
+                    optional=True,
+                    options=list(FACES),
+                    default=AUTOMATIC,
+                    tooltip="Which of the faces that are found, from the left of the picture; automatic is the "
+                    "largest one, and an error where two are equally large. Not used with bboxes or mask.",
+                ),
+                io.Boolean.Input(
+                    "painted_mask",
+                    optional=True,
+                    default=False,
+                    tooltip="Take the mask as it is painted instead of its rectangle. The model was trained with "
+                    "rectangles.",
                 ),
             ],
             outputs=[
@@ -75,13 +98,31 @@ class DiceTalkPortrait(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, clip_vision, vae, short_side, crop, margin, bboxes=None, mask=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image,
+        clip_vision,
+        vae,
+        short_side,
+        crop,
+        margin,
+        bboxes=None,
+        mask=None,
+        face=AUTOMATIC,
+        painted_mask=False,
+    ) -> io.NodeOutput:
         image = _first_in_colour(image)
         box = None if mask is not None else largest_box(bboxes)
+        if mask is None and box is None and face != AUTOMATIC:
+            box = parse_face(face)
         if mask is not None:
             mask = _mask_for(mask, image)
         picture = _to_pil(image)
-        prepared = prepare_portrait(picture, box, short_side, crop, margin, mask)
+        prepared = prepare_portrait(picture, box, short_side, crop, margin, mask, painted_mask)
+        for text in prepared.notes:
+            logging.info("DICE-Talk Portrait: %s", text)
+        for text in prepared.warnings:
+            logging.warning("DICE-Talk Portrait: %s", text)
         pixels = _to_image(prepared.image)
         face_mask = torch.from_numpy(prepared.face_mask)
         portrait = EncodedPortrait(

@@ -70,6 +70,26 @@ def test_mask_goes_before_boxes(module):
     assert portrait.prepared.face_box == (100, 10, 150, 50)
 
 
+def test_one_of_two_faces_is_chosen(module, caplog):
+    from skimage import data
+
+    caplog.set_level("INFO")
+    face = torch.from_numpy(data.astronaut()[:320, 80:400].astype(np.float32) / 255)
+    two = torch.cat([face, face], dim=1)[None]
+    execute = module.DiceTalkPortrait.execute
+    portrait = execute(two, ClipVision(), Vae(), 128, False, 0.5, face="right").args[0]
+    assert 320 < portrait.prepared.face_box[0] and "number 2 of 2 from the left" in caplog.text
+
+
+def test_a_painted_mask_is_kept_where_that_is_asked(module):
+    mask = torch.zeros(1, 120, 200)
+    mask[:, 10:50, 100:150] = 0.6
+    execute = module.DiceTalkPortrait.execute
+    rectangle = execute(picture(), ClipVision(), Vae(), 128, False, 0.5, None, mask).args[2]
+    painted = execute(picture(), ClipVision(), Vae(), 128, False, 0.5, None, mask, painted_mask=True).args[2]
+    assert rectangle.max() > 0.99 and painted.max() == pytest.approx(0.6, abs=0.1)
+
+
 def test_alpha_is_left_out_and_clip_sees_a_square(module):
     clip = ClipVision()
     run(module, picture(channels=4), BOX, clip=clip)
