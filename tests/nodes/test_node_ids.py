@@ -11,8 +11,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer
-from project import ROOT
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+from comfy_server import ComfyServer  # noqa: E402
+from project import ROOT  # noqa: E402
 
 FROZEN = Path(__file__).with_name("node_ids.json")
 
