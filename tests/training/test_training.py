@@ -393,3 +393,41 @@ def test_two_processes_give_the_result_of_one(clips, accelerator, tmp_path):
     assert share_apart(whole.unet.state_dict(), loaded) < 0.02
     resumed, again = run(clips, accelerator, state=state, resume=True)
     assert len(again) == len(history), "one process continues what two have done"
+
+
+KILLED = """
+import os, signal
+import safetensors.torch, torch
+from accelerate import Accelerator
+from prepared import priors
+from test_training import QUICK, objective
+from dicetalk.training.dataset import PreparedClips
+from dicetalk.training.loop import train
+torch.set_num_threads(1)
+write, count = safetensors.torch.save_file, 0
+
+def half(tensors, path, metadata):
+    global count
+    count += 1
+    if count == 4:
+        path.write_bytes(b"half of a state")
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(tensors, path, metadata)
+
+safetensors.torch.save_file = half
+train(objective(), PreparedClips({clips!r}, 4), priors(), Accelerator(cpu=True), state={state!r}, save_every=1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_a_process_killed_while_it_writes_leaves_the_last_state_to_go_on_with(clips, accelerator, tmp_path):
+    folder, state, script = write_clips(tmp_path / "clips"), tmp_path / "state.safetensors", tmp_path / "killed.py"
+    script.write_text(KILLED.format(clips=str(folder), state=str(state)), encoding="utf-8")
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "training", ROOT / "tests" / "helpers")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script)], timeout=540, env=environment, cwd=tmp_path)
+    assert done.returncode == -9
+    steps = []
+    run(clips, accelerator, state=state, resume=True, on_step=lambda step, *_: steps.append(step))
+    assert steps == [4, 5, 6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "killed.py", "state.safetensors"]
