@@ -28,7 +28,8 @@ PATTERN = re.compile(
 
 
 def unwanted(text):
-    """The words of a text to avoid, one line each with what to use instead."""
+    """The words of a text to avoid, one line each with what to use instead. Names in backticks are no words."""
+    text = re.sub(r"`[^`\n]*`", "", text)
     for found in PATTERN.finditer(text):
         word = re.sub(r"\d+", "1", re.sub(r"\s+", " ", found[0])).lower()
         line = text.count("\n", 0, found.start()) + 1
@@ -38,7 +39,7 @@ def unwanted(text):
 def in_code(text):
     """The words to avoid in a Python file's literals, docstrings among them."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not node.value.isidentifier():
             yield from (f"literal at line {node.lineno}, {each}" for each in unwanted(node.value))
 
 

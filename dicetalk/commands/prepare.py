@@ -2,7 +2,7 @@
 
 DATA is a manifest (.csv or .jsonl with the columns video, audio, emotion, level, person, split, landmarks, face_box,
 fps, name; the first, the third and the fifth are needed), or with --layout a folder of MEAD, RAVDESS or CREMA-D. What
-was prepared before is passed over, so that an ended run goes on; a recording that cannot be used is named and left
+was prepared before is passed over, so that an ended run resumes; a recording that cannot be used is named and left
 out."""
 
 HELP = "compute the features of recordings that train needs"
@@ -38,7 +38,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Prepare, and tell what was left out. Returns 0."""
+    """Prepare, and print what was left out. Returns 0."""
     import sys
 
     from tqdm import tqdm

@@ -2,7 +2,7 @@
 
 What comes out is a checkpoint folder in the published layout: OUTPUT/DICE-Talk/unet.pth and the others, with the VAE,
 the CLIP tower, Whisper and the emotion priors of --checkpoint beside them. The same command runs in many processes:
-accelerate launch -m dicetalk train DATA … DATA and OUTPUT must then lie in folders that all of them share."""
+accelerate launch -m dicetalk train DATA … DATA and OUTPUT must then be in folders that all of them share."""
 
 import os
 
@@ -89,7 +89,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--checkpointing", action="store_true", help="less memory for a third more time")
     parser.add_argument("--split", default="train", help="which of DATA's clips (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with an ended run, to the same result")
+    parser.add_argument("--resume", action="store_true", help="resume an ended run, to the same result")
     parser.add_argument(
         "--save-every", type=int, default=500, metavar="STEPS", help="how often the state is kept (default: 500)"
     )

@@ -1,4 +1,4 @@
-"""The stand-in weights of golden cases: both sides fill them from the names of the published files."""
+"""The filled-in weights of golden cases: both sides fill them from the names of the published files."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import torch
 
 
 def filled_tensor(name, shape):
-    """The stand-in for a published tensor: normal noise from a generator seeded with the name's CRC-32, scaled by role.
+    """A replacement of a published tensor: normal noise from a generator seeded with the name's CRC-32, scaled by role.
 
     Args:
         name: the tensor's name in the published file (`conv_in.weight`; Whisper's under `encoder.`).

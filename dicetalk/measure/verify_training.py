@@ -3,7 +3,7 @@
 Such a case has `relative_tolerance` in place of `tolerance`, and `parameters`, names in the order of the rows of
 out.gradients. A row is the norm of the parameter's gradient, and its dot product with ``filled_tensor("probe." +
 name)``. The loss is 100 · mean(output · w), plus the vector-quantization loss in the emotion model's cases, with w
-drawn by `seed`, which stands in config or in the note.
+drawn by `seed`, which is in config or in the note.
 """
 
 import re

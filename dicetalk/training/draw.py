@@ -40,9 +40,9 @@ def draw_item(clips, priors, references, options, hidden, number) -> dict[str, T
 
     Returns:
         latents (frames, 4, h, w) scaled by 0.18215; noise of that shape; sigma; portrait (4, h, w), unscaled; clip
-        (dim,); audio (frames, 10, 5, width); face_mask (1, 8h, 8w); z (256,); allowed (22,) bool; seen and told, 0 or
-        1: whether portrait and CLIP, and whether audio and emotion, are there; keep1, keep2 (frames, hidden) bool;
-        time_ids (3,).
+        (dim,); audio (frames, 10, 5, width); face_mask (1, 8h, 8w); z (256,); allowed (22,) bool; `seen` and `told`, 0
+        or 1: whether portrait and CLIP, and whether audio and emotion, are there; keep1, keep2 (frames, hidden)
+        bool; time_ids (3,).
     """
     random = generator(options.seed, "item", number)
     chosen = clip_number(len(clips), options.seed, number)

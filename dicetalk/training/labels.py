@@ -1,4 +1,4 @@
-"""What the emotion classifier tells apart: MEAD's seven emotions in three levels, and neutral.
+"""What the emotion classifier distinguishes: MEAD's seven emotions in three levels, and neutral.
 
 22 classes, as the released classifier has. The order of its classes is not documented, and this one is a choice: the
 emotions by name, each with its levels from weak to strong, neutral last.
@@ -28,7 +28,7 @@ def classes_of(emotion, level):
 
 
 def read_emotion(text, where):
-    """One of NAMES, else InputError that says where it stands."""
+    """One of NAMES, else InputError that says where it is."""
     if text not in NAMES:
         raise InputError(f"{where}: the emotion is {text!r}, and must be one of {', '.join(NAMES)}.")
     return text

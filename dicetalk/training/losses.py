@@ -17,7 +17,7 @@ def preconditioning(sigma: Tensor) -> dict[str, Tensor]:
         sigma: noise levels of any shape, more than 0.
 
     Returns:
-        skip, out, in, noise (what the UNet is told), and the loss weight of the denoised latents; all of that shape.
+        skip, out, in, noise (as the UNet gets it), and the loss weight of the denoised latents; all of that shape.
     """
     square = sigma.square() + 1
     return {
@@ -46,7 +46,7 @@ def noise_weight(sigma: Tensor, kind: str) -> Tensor:
     """How much the emotion discrimination counts at a noise level; the authors' weighting is unknown.
 
     "weighted": 1 / (1 + sigma²), the share of the noisy latents' variance that is signal. At high noise the features
-    can tell nothing of the emotion but what the condition says, and would be taught to repeat it. "low": 1 below
+    can say nothing of the emotion but what the condition says, and would be taught to repeat it. "low": 1 below
     sigma 1, else 0. "all": 1.
     """
     if kind == "weighted":

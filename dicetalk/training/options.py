@@ -29,7 +29,7 @@ class TrainingOptions:
         drop_all, drop_driving: share of the clips that are trained as the branch U of guidance, and as R.
         ema: decay of the moving average of the weights, which is what is saved; 0 keeps none.
         rank: of the LoRA.
-        checkpointing: layers run once more in the backward pass, for less memory.
+        checkpointing: layers run again in the backward pass, for less memory.
         seed: of everything.
     """
 

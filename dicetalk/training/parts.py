@@ -41,7 +41,7 @@ def new_parts(config, seed=0, unet=None) -> dict:
         unet: one with weights, in place of a random one.
 
     Raises:
-        InputError: an argument is unknown, or sizes do not fit each other or cannot be told from the weights' shapes.
+        InputError: an argument is unknown, or sizes do not fit each other or do not follow from the weights' shapes.
     """
     from ..model.audio import AudioProjection
     from ..model.emotion import EmotionModel

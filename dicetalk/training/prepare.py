@@ -33,7 +33,7 @@ def prepare(sources, folder, pipeline, size=512, least_frames=25, most_frames=25
         least_frames, most_frames: shorter recordings are left out, longer ones are cut.
         per_shard: recordings in a file.
         embedder: reads the Gaussian of a recording off it, `(source) -> (2, 256)`; None keeps none.
-        models: tells the models apart, so that features of others are computed once more.
+        models: identifies the models, so that features of others are computed again.
         on_clip: called as `on_clip(source, problem)`; the problem is None, or says why the recording is left out.
 
     Returns:

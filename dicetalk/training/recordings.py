@@ -120,7 +120,7 @@ def find_sources(folder, layout, view="front") -> list[Source]:
 
     Args:
         folder: of MEAD (ACTOR/video/VIEW/EMOTION/LEVEL/CLIP.mp4 and its sound, or ACTOR/EMOTION/LEVEL/CLIP.mp4), or
-            where files named as RAVDESS's or CREMA-D's lie, at any depth. Of RAVDESS those with pictures and sound are
+            where files named as RAVDESS's or CREMA-D's are, at any depth. Of RAVDESS those with pictures and sound are
             taken, and none that are calm.
         layout: one of LAYOUTS.
         view: which of MEAD's cameras.

@@ -22,7 +22,7 @@ def write_report(folder, history, facts):
     Args:
         folder: of the report.
         history: [[step, *losses], ...] as `loop.train` gives it.
-        facts: name → what there is to tell of the run.
+        facts: name → what there is to say of the run.
     """
     folder = Path(folder)
     write_log(folder, history)
