@@ -49,8 +49,8 @@ class Face:
         box: (x1, y1, x2, y2) in pixels, from hairline to chin.
         number: which one it is, from the left, from 1 on.
         count: how many were found.
-        sure: whether as much tells for it as for faces seen plainly from the front.
-        tilt: degrees by which the head is tilted clockwise, to some 5 degrees; 0 for less than about 15.
+        sure: whether the evidence is as strong as for faces seen plainly from the front.
+        tilt: degrees by which the head is tilted clockwise, to about 5 degrees; 0 for less than about 15.
     """
 
     box: tuple
@@ -70,7 +70,7 @@ class Face:
         told = []
         if not self.sure:
             told.append(
-                "Little tells that it is a face: the picture may be blurred, small, or show it from the side. Look at "
+                "It may be no face: the picture may be blurred, small, or show it from the side. Look at "
                 f"where it was found, and if it is wrong say where the face is, {_HOW_TO_TELL}."
             )
         if self.tilt:
@@ -120,7 +120,7 @@ def detect_face(image):
 def choose_face(image, choice=None):
     """A face, from hairline to chin, found with the LBP cascade that scikit-image carries.
 
-    It finds faces seen from the front, and tilted by no more than some 45 degrees. The same image gives the same face.
+    It finds faces seen from the front, and tilted by no more than about 45 degrees. The same image gives the same face.
 
     Args:
         image: PIL image.
@@ -169,8 +169,8 @@ def find_faces(image):
 
 
 def _search(image):
-    """Faces (x, y, side, evidence), largest first, of the first search that finds any; evidence is 1 where just enough
-    tells for a face."""
+    """Faces (x, y, side, evidence), largest first, of the first search that finds any; evidence is 1 where it is
+    just enough for a face."""
     return next(filter(None, _searches(image.convert("L"))), [])
 
 
@@ -193,7 +193,7 @@ def _searches(grey):
 
 
 def _same(face, other):
-    """Whether the centre of one lies in the other."""
+    """Whether the centre of one is in the other."""
     return any(
         0 < a[0] + a[2] / 2 - b[0] < b[2] and 0 < a[1] + a[2] / 2 - b[1] < b[2]
         for a, b in ((face, other), (other, face))

@@ -34,7 +34,7 @@ class PreparedPortrait:
         crop_box: the part of the original image that was taken, in whole pixels.
         original_size: width and height of the original image.
         notes: sentences on where the face was found, where it was searched for, and how a box or a mask was taken.
-        warnings: sentences that a person should read: on faces for which little tells, and on tilted heads.
+        warnings: sentences that a person should read: on faces with little evidence, and on tilted heads.
     """
 
     image: Image.Image
