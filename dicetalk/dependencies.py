@@ -15,8 +15,12 @@ OWN = {
 
 OPTIONAL = {
     "librosa": ("librosa", "0.10.2"),
+    "silero-vad": (
+        "silero_vad",
+        "6.2.3",
+    ),  # before, it wants torchaudio or onnxruntime, and all but its model is unused
 }
-"""What ``install.py`` adds too where it fits: it reads a voice's prosody, and all else works without it."""
+"""What ``install.py`` adds too where it fits: they read a voice's prosody, and all else works without them."""
 
 COMFYUIS = {
     "av": ("av", "16.0.0"),

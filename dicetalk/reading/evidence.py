@@ -41,10 +41,7 @@ _DIGITS = 3  # of an emotion's weights
 _MOST_KEYS = 2000
 _MOSTLY_SPEECH = 0.3
 
-_NO_LIBROSA = (
-    "The voice was not read, as librosa is not installed: run install.py of this pack with ComfyUI's Python, or "
-    "`pip install librosa`; or choose a voice model."
-)
+_FOR_PROSODY = {"librosa": "librosa", "silero_vad": "silero-vad"}  # names for import and for pip
 
 
 class Evidence:
@@ -105,8 +102,12 @@ class Evidence:
             notes.append("The face was not read: that takes face landmarks, or a face model.")
         if clip.audio is not None and self.voice_model:
             asked["voice model"] = partial(_voice_model, Classifier(self.voice_model, "audio", self.device))
-        elif clip.audio is not None and importlib.util.find_spec("librosa") is None:
-            notes.append(_NO_LIBROSA)
+        elif clip.audio is not None and (missing := _missing_for_prosody()):
+            verb = "is" if len(missing) == 1 else "are"
+            notes.append(
+                f"The voice was not read, as {' and '.join(missing)} {verb} not installed: run install.py of this pack "
+                f"with ComfyUI's Python, or `pip install {' '.join(missing)}`; or choose a voice model."
+            )
         elif clip.audio is not None:
             asked["prosody"] = _prosody
         said = {}
@@ -116,6 +117,10 @@ class Evidence:
             if known(shares).any():
                 said[name] = (1 - _DOUBT) * shares + _DOUBT / len(NAMES), np.broadcast_to(presence, len(shares))
         return said, (*clip.notes(), *notes)
+
+
+def _missing_for_prosody():
+    return [name for module, name in _FOR_PROSODY.items() if importlib.util.find_spec(module) is None]
 
 
 def _teller(on_progress, number, passes, seconds):

@@ -39,17 +39,38 @@ def face_clip(*scenes, **others):
     return Clip(blendshapes=array_stream(film(*scenes), FPS), **others)
 
 
+_FORMANTS = np.array(  # of five vowels, in Hz
+    [(730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240)]
+)
+
+
 def voice(seconds=4.0, pitch=120.0, spread=2.0, rate=4.5, darkness=1.0):
-    """(n,) speech-like sound at 16 kHz: harmonics of a wandering pitch in syllables, with pauses."""
+    """(n,) speech at 16 kHz, as a formant synthesizer makes it: pulses of a wandering pitch through the resonances of
+    vowels that glide from syllable to syllable, hisses between them, and pauses. A speech detector takes it for speech.
+    """
+    from scipy.signal import lfilter
+
     random = np.random.default_rng(3)
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     knots = np.arange(0, seconds + 1, 1 / rate)
     hertz = pitch * 2 ** (np.interp(time, knots, random.normal(0, spread, len(knots))) / 12)
-    phase = 2 * np.pi * np.cumsum(hertz) / SAMPLE_RATE
-    tone = sum(np.sin(number * phase) / number**darkness * (number * hertz < 5000) for number in range(1, 30))
-    syllables = 0.5 - 0.5 * np.cos(2 * np.pi * rate * time)
-    speaking = (time % 2.0) < 1.6
-    return (0.1 * tone * syllables * speaking + 1e-4 * random.standard_normal(len(time))).astype(np.float32)
+    pulses = np.diff(np.floor(np.cumsum(hertz) / SAMPLE_RATE), prepend=0)
+    breath = lfilter([1], [1, -0.6], pulses) + 0.02 * random.standard_normal(len(time))
+    source = lfilter([1, -0.2], [1, -min(0.97, 0.3 + 0.3 * darkness)], breath)
+    vowels, states = _FORMANTS[random.integers(0, len(_FORMANTS), len(knots))], [np.zeros(2) for _ in range(3)]
+    spoken = np.zeros(len(time))
+    for start in range(0, len(time), 160):
+        piece = source[start : start + 160]
+        for number, width in enumerate((80, 100, 140)):
+            formant, decay = np.interp(time[start], knots, vowels[:, number]), np.exp(-np.pi * width / SAMPLE_RATE)
+            feedback = [1, -2 * decay * np.cos(2 * np.pi * formant / SAMPLE_RATE), decay**2]
+            piece, states[number] = lfilter([sum(feedback)], feedback, piece, zi=states[number])
+        spoken[start : start + 160] = piece
+    beat, speaking = (time * rate) % 1, (time % 2.0) < 1.6
+    spoken *= np.sqrt(np.maximum(np.sin(np.pi * beat / 0.75), 0)) * (beat < 0.75) * speaking
+    hiss = lfilter([1, -0.95], [1], random.standard_normal(len(time))) * (0.8 < beat) * (beat < 0.97) * speaking
+    made = 0.1 * spoken / np.sqrt(np.mean(spoken**2)) + 0.015 * hiss + 1e-4 * random.standard_normal(len(time))
+    return made.astype(np.float32)
 
 
 def music(seconds=4.0):

@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from clips import face, face_clip, film, music, prototype, sound, voice
 from emotions import make_priors
 
@@ -26,7 +27,7 @@ from dicetalk.reading.evidence import (
     sureness,
     turns,
 )
-from dicetalk.reading.voice import AROUSAL, Prosody, is_silent, windows
+from dicetalk.reading.voice import AROUSAL, Prosody, is_silent, speech_in, windows
 
 SMILE, FROWN = prototype("6 12", 0.8), prototype("1 4 15", 0.8)
 NOTHING = np.full(8, np.nan)
@@ -271,13 +272,14 @@ def test_missing_emotions_are_told(priors):
         Evidence().read(face_clip((1, SMILE)), {k: v for k, v in priors.items() if k not in ("sad", "contempt")})
 
 
-def test_without_librosa_the_face_is_read_and_the_remedy_is_told(priors, monkeypatch):
+@pytest.mark.parametrize("module, package", [("librosa", "librosa"), ("silero_vad", "silero-vad")])
+def test_without_a_library_the_face_is_read_and_the_remedy_is_told(priors, monkeypatch, module, package):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "librosa" else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
     reading = Evidence().read(face_clip((2, SMILE), audio=sound(voice())), priors)
     assert top(reading) == "happy" and list(reading.tracks) == ["face", "combined"]
     assert "install.py" in reading.notes[0]
-    with pytest.raises(InputError, match="librosa is not installed"):
+    with pytest.raises(InputError, match=f"{package} is not installed.*pip install {package}"):
         Evidence().read(Clip(audio=sound(voice())), priors)
 
 
@@ -392,3 +394,46 @@ def test_prosody_of_silence_between_speech():
         prosody.hear(samples)
     told, speech = prosody.shares()
     assert not np.isnan(told[0]).any() and np.isnan(told[1]).all() and speech[0] > 0.9
+
+
+def tones(seconds=4.0, hertz=50.0, level=-45.0, partials=(1.0, 0.5, 0.3)):
+    """(n,) a steady sound at 16 kHz, such as mains hum, its level in dB of full scale."""
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    made = sum(share * np.sin(2 * np.pi * hertz * (number + 1) * time) for number, share in enumerate(partials))
+    return (10 ** (level / 20) * made / np.sqrt(np.mean(made**2))).astype(np.float32)
+
+
+def noise(seconds=4.0):
+    return np.random.default_rng(0).normal(0, 0.1, round(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "made, speech",
+    [
+        (voice(), True),
+        (voice(pitch=200, rate=6), True),
+        (0.05 * voice(pitch=90), True),
+        (voice() + tones(level=-40.0), True),
+        (music(), False),
+        (noise(), False),
+        (tones(level=-45.0), False),
+        (tones(hertz=60.0, level=-20.0), False),
+        (tones(hertz=440.0, level=-20.0), False),
+        (np.sign(tones(hertz=150.0)) * noise(), False),
+    ],
+)
+def test_speech_is_told_from_other_sounds(made, speech):
+    threads = torch.get_num_threads()
+    share = (speech_in(made.astype(np.float32)) > 0.5).mean()
+    assert share > 0.5 if speech else share < 0.05
+    assert torch.get_num_threads() == threads, "the detector's library sets it for the whole process"
+
+
+@pytest.mark.parametrize("hertz", [50.0, 60.0])
+def test_mains_hum_is_no_voice(priors, hertz):
+    reading = Evidence().read(Clip(audio=sound(tones(hertz=hertz))), priors)
+    np.testing.assert_allclose(reading.weights["combined"], 1 / 8, atol=1e-3)
+    assert "not go like speech" in reading.notes[-1]
+    told = Evidence().read(Clip(audio=sound(voice())), priors).weights["voice"]
+    hummed = Evidence().read(Clip(audio=sound(voice() + tones(hertz=hertz, level=-50.0))), priors).weights["voice"]
+    np.testing.assert_allclose(hummed, told, atol=0.03)
