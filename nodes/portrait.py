@@ -13,6 +13,7 @@ from ..dicetalk.media.portrait import prepare_portrait
 from .checks import require_picture
 from .preview import shown
 from .types import EncodedPortrait, Portrait
+from .vae import in_precision
 
 AUTOMATIC = "automatic"
 FACES = (AUTOMATIC, *CHOICES, "1", "2", "3", "4", "5", "6")
@@ -209,7 +210,7 @@ def _mask_for(mask, image):
 
 
 def _encode_latent(vae, pixels):
-    latent = vae.encode(pixels)
+    latent = in_precision(vae, torch.float32).encode(pixels)
     expected = (1, _LATENT_CHANNELS, pixels.shape[1] // 8, pixels.shape[2] // 8)
     if tuple(latent.shape) != expected:
         raise InputError(

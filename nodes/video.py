@@ -20,9 +20,10 @@ from ..dicetalk.media.downmix import of_waveform
 from ..dicetalk.memory import is_out_of_memory
 from ..dicetalk.model.settings import LATENT_CHANNELS
 from ..dicetalk.sampling.decoding import CONTEXT, LARGEST_CHUNK, REACH, decode_in_chunks, fitting_chunk, frame_bytes
-from ..dicetalk.sampling.finite import require_finite_frames
+from ..dicetalk.sampling.finite import FramesNotFinite, require_finite_frames
 from .checks import require_audio
 from .progress import TimeLeft, say
+from .vae import in_precision
 
 InterpModel = io.Custom("INTERP_MODEL")
 _TELL_EVERY = 8  # frames
@@ -62,7 +63,7 @@ class LatentVideo(Input.Video):
         self._sampled_fps = Fraction(fps).limit_denominator(1001)
         self._fps = self._sampled_fps * (2 if interp_model is not None or self._smooth else 1)
         self._chunk_size, self._context = chunk_size, context if _is_temporal(vae) else 0
-        self._fits = None
+        self._fits = self._precise = None
         self._first, self._stop = 0, len(latents) * (2 if interp_model is not None or self._smooth else 1)
 
     def get_frame_count(self) -> int:
@@ -193,9 +194,16 @@ class LatentVideo(Input.Video):
             skip, left = 0, left - len(piece)
             yield piece
 
+    @property
+    def _decoder(self):
+        """The VAE in float16 where ComfyUI has it in bfloat16, which loses ten times as much."""
+        if self._precise is None:
+            self._precise = in_precision(self._vae, torch.float16) if _is_temporal(self._vae) else self._vae
+        return self._precise
+
     def _decoded(self, start, stop):
         if self._fits is None:  # once, so that saving again gives the same frames
-            self._fits = _frames_that_fit(self._vae, self._latents, self._chunk_size + 2 * self._context)
+            self._fits = _frames_that_fit(self._decoder, self._latents, self._chunk_size + 2 * self._context)
         size, context = fitting_chunk(self._fits, self._chunk_size, self._context)
         if context < self._context:
             logging.warning("Memory is short: DICE-Talk Video decodes with a context of %d frames only.", context)
@@ -213,7 +221,16 @@ class LatentVideo(Input.Video):
         )
 
     def _decode(self, latents):
-        vae = self._vae
+        try:
+            return self._decode_with(self._decoder, latents)
+        except FramesNotFinite:
+            if self._decoder is self._vae:
+                raise
+            logging.warning("The VAE overflows in float16: DICE-Talk Video decodes in ComfyUI's own precision.")
+            self._precise = self._vae
+            return self._decode_with(self._vae, latents)
+
+    def _decode_with(self, vae, latents):
         with torch.inference_mode(), _cancellable(vae.first_stage_model), _blending_in_place(vae), _silent():
             if not _is_temporal(vae):
                 frames = vae.decode(latents)

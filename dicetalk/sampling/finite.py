@@ -6,10 +6,14 @@ from torch import Tensor
 from ..errors import InputError
 
 
+class FramesNotFinite(InputError):
+    """Decoding came to values that are not finite."""
+
+
 def require_finite_frames(frames, remedy) -> None:
-    """InputError for decoded frames with NaN or infinity, of which a black picture would become."""
+    """FramesNotFinite for decoded frames with NaN or infinity, of which a black picture would become."""
     if not torch.isfinite(frames).all():
-        raise InputError(
+        raise FramesNotFinite(
             "The VAE gave values that are not finite numbers (NaN or infinity), of which no picture can be made: "
             f"{remedy}."
         )
