@@ -120,7 +120,7 @@ def detect_face(image):
 def choose_face(image, choice=None):
     """A face, from hairline to chin, found with the LBP cascade that scikit-image carries.
 
-    It finds faces seen from the front, tilted by 20 degrees or so; beyond, not always. The same image gives the same face.
+    It finds faces seen from the front, tilted by 20 degrees or so. The same image gives the same face.
 
     Args:
         image: PIL image.
