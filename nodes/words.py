@@ -17,6 +17,7 @@ _REPLACED = (
     (r", or write a tiny, untrained one with `[^`]*`", ""),
     (r", or name another folder with --output", ""),
     (r"with --face x1,y1,x2,y2 \(in ComfyUI with the input bboxes or mask\)", "with the input bboxes or mask"),
+    (r"with --face left or right, or ", "with the input face, or "),
     (r" \(--[^)]*\)", ""),
 )
 

@@ -96,6 +96,10 @@ def test_no_text_of_a_node_holds_a_flag_of_the_command_line(pack):
             "say where it is, with --face x1,y1,x2,y2 (in ComfyUI with the input bboxes or mask)",
             "say where it is, with the",
         ),
+        (
+            "say which one is meant, with --face left or right, or X.",
+            "say which one is meant, with the input face, or X.",
+        ),
         ("give 9 s of it at most (--length 9)", "give 9 s of it at most"),
         ("make room, or name another folder with --output.", "make room."),
     ],
