@@ -26,6 +26,11 @@ def add_arguments(parser):
         help="timed runs of each network after a warm-up run; the median is printed; 0 computes nothing and only "
         "counts operations and memory from shapes (default: %(default)s)",
     )
+    parser.add_argument(
+        "--traffic",
+        action="store_true",
+        help="count instead the kernels of a step, and the bytes that they move, by kind of operation; on any machine",
+    )
     parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")
     parser.add_argument(
         "--decode",
@@ -59,6 +64,11 @@ def run(args):
     if args.decode:
         return _borders(args, size, frames, device, choose_dtype(args.dtype, device))
     workload = Workload(*size, frames, choose_dtype(args.dtype, device), args.tiny)
+    if args.traffic:
+        from ..measure.traffic import lines
+
+        print("\n".join(lines(workload)))
+        return 0
     state = {}
 
     def on_counted(counts, rate):

@@ -11,16 +11,19 @@ from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalR
 from torch import Tensor, nn
 
 
-class TemporalConvolution(nn.Conv3d):
-    """A 3D convolution with a kernel of (3, 1, 1), computed in two dimensions; its weight stays (out, in, 3, 1, 1).
+class OverFrames:
+    """Computes a 3D convolution with a kernel of (3, 1, 1) in two dimensions; a base to put before a Conv3d class.
 
-    Takes (batch, channels, frames, height, width), or (batch, channels, frames, pixels).
+    The weight stays (out, in, 3, 1, 1), and takes part as a view. Takes (batch, channels, frames, height, width).
     """
 
     def _conv_forward(self, input, weight, bias, *args, **kwargs):
-        flat = input.flatten(3) if input.ndim == 5 else input
-        result = F.conv2d(flat, weight.squeeze(-1), bias, padding=(1, 0))
-        return result.unflatten(3, input.shape[3:]) if input.ndim == 5 else result
+        result = F.conv2d(input.flatten(3), weight.squeeze(-1), bias, padding=(1, 0))
+        return result.unflatten(3, input.shape[3:])
+
+
+class TemporalConvolution(OverFrames, nn.Conv3d):
+    pass
 
 
 class Blender(AlphaBlender):
@@ -32,10 +35,10 @@ class Blender(AlphaBlender):
 
     def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator=None) -> Tensor:
         """Overwrites x_spatial, where no gradient needs it."""
-        share = self.share(x_spatial)
-        if self.switch_spatial_to_temporal_mix:
-            return _overwriting(torch.lerp, x_spatial, x_temporal, share)
-        return _overwriting(torch.lerp, x_spatial, x_temporal, 1 - share)
+        alone = x_temporal if self.switch_spatial_to_temporal_mix else x_spatial
+        other = x_spatial if self.switch_spatial_to_temporal_mix else x_temporal
+        where = None if torch.is_grad_enabled() else x_spatial
+        return torch.lerp(other, alone, self.share(x_spatial), out=where)
 
 
 class FrameResBlock(SpatioTemporalResBlock):
@@ -50,12 +53,12 @@ class FrameResBlock(SpatioTemporalResBlock):
         blended = self.time_mixer(alone, together)
         if blended is alone:
             return x
-        return blended.transpose(1, 2).unflatten(3, x.shape[2:]).flatten(0, 1)
+        return blended.transpose(1, 2).squeeze(-1).unflatten(3, x.shape[2:]).flatten(0, 1)
 
 
 def along_frames(x: Tensor, frames: int) -> Tensor:
-    """(batch·frames, channels, height, width) → a view (batch, channels, frames, height·width)."""
-    return x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)
+    """(batch·frames, channels, height, width) → a view (batch, channels, frames, height·width, 1)."""
+    return x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)[..., None]
 
 
 def use_frame_blocks(network: nn.Module) -> nn.Module:
@@ -80,18 +83,13 @@ def _spatial(block: ResnetBlock2D, x: Tensor, embedding: Tensor | None) -> Tenso
 
 
 def _temporal(block: TemporalResnetBlock, x: Tensor, embedding: Tensor | None) -> Tensor:
-    """x: (batch, channels, frames, pixels), as many channels come out."""
+    """x: (batch, channels, frames, pixels, 1), and so is what comes out."""
     h = block.conv1(_activated(block.norm1(x)))
     if embedding is not None:
-        h = h.add_(block.time_emb_proj(embedding).unflatten(0, (len(x), -1)).transpose(1, 2)[..., None])
+        h = h.add_(block.time_emb_proj(embedding).unflatten(0, (len(x), -1)).transpose(1, 2)[..., None, None])
     h = block.norm2(h)
     return block.conv2(_activated(h)).add_(x)
 
 
 def _activated(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
-
-
-def _overwriting(function, x: Tensor, *others) -> Tensor:
-    """function(x, …), in the memory of x where no gradient needs it; there x itself is returned."""
-    return function(x, *others) if torch.is_grad_enabled() else function(x, *others, out=x)

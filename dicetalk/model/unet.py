@@ -1,6 +1,7 @@
 """The denoiser: diffusers' Stable Video Diffusion UNet, its cross-attention taught to hear audio and emotion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Callable, Iterable, Mapping
 
@@ -16,8 +17,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .frames import use_frame_blocks
+
 HEAD_WIDTH = 64
-FEED_FORWARD_ELEMENTS = 2**24  # activations that a feed-forward takes at once
+FEED_FORWARD_ELEMENTS = 2**26  # activations that a feed-forward takes at once
 ATTENTION_BATCH = 2**15  # CUDA's kernels take no batch of 2**16 or more
 
 
@@ -50,11 +53,25 @@ class Contexts:
     audio_scale: float
     emotion_scale: float
     attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+    waves: dict[int, Tensor] = field(default_factory=dict)
 
     def adapters(self):
         """(adapter index, tokens, scale) of the adapters that act."""
         named = ((0, self.audio, self.audio_scale), (1, self.emotion, self.emotion_scale))
         return [adapter for adapter in named if adapter[2] != 0]
+
+    @cached_property
+    def mean(self) -> "Contexts":
+        """The same with the mean of a window's tokens in place of them, `F` gone."""
+        means = {name: getattr(self, name).mean(dim=1) for name in ("clip", "audio", "emotion")}
+        return replace(self, **means)
+
+    def waves_of(self, time_proj, frames: int, like: Tensor) -> Tensor:
+        """The frames' sinusoidal positions, (frames, channels), computed once for each width."""
+        if time_proj.num_channels not in self.waves:
+            numbers = torch.arange(frames, device=like.device)
+            self.waves[time_proj.num_channels] = time_proj(numbers).to(like.dtype)
+        return self.waves[time_proj.num_channels]
 
 
 class AdapterProjections(nn.Module):
@@ -84,8 +101,7 @@ class DiceTalkTransformer(TransformerSpatioTemporalModel):
         mask = contexts.masks[height, width]
 
         x = self.proj_in(rearrange(self.norm(hidden_states), "bf c h w -> bf (h w) c"))
-        position = self.time_proj(torch.arange(frames, device=x.device)).to(x.dtype)
-        position = self.time_pos_embed(position)
+        position = self.time_pos_embed(contexts.waves_of(self.time_proj, frames, x))
         for spatial_block, temporal_block in zip(self.transformer_blocks, self.temporal_transformer_blocks):
             x = self._spatial(spatial_block, x, frames, contexts, mask)
             x = self.time_mixer(
@@ -93,9 +109,8 @@ class DiceTalkTransformer(TransformerSpatioTemporalModel):
                 x_temporal=self._temporal(temporal_block, x, position, contexts),
                 image_only_indicator=image_only_indicator,
             )
-        # Contiguous, because PyTorch's group norm on the CPU loses precision on channels-last memory.
-        x = rearrange(self.proj_out(x), "bf (h w) c -> bf c h w", h=height, w=width).contiguous()
-        return (x + hidden_states,)
+        # Into the memory of what came in, or of its layout: PyTorch's group norm on the CPU loses precision on another.
+        return (_add(hidden_states, rearrange(self.proj_out(x), "bf (h w) c -> bf c h w", h=height, w=width)),)
 
     @staticmethod
     def _spatial(block: BasicTransformerBlock, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
@@ -109,36 +124,64 @@ class DiceTalkTransformer(TransformerSpatioTemporalModel):
         frames = len(position)
         x = (x.unflatten(0, (-1, frames)) + position[:, None]).flatten(0, 1)
         x = _feed_forward(block.norm_in, block.ff_in, x)
-        x = _frame_attention(block.attn1, block.norm1(x), frames, contexts).add_(x)
+        x = _frame_attention(block.attn1, block.norm1, x, frames, contexts)
         x = _temporal_cross_attention(block.attn2, block.norm2(x), frames, contexts).add_(x)
         return _feed_forward(block.norm3, block.ff, x)
 
 
-# Sums are made in the memory of a layer's new output, which no gradient needs: `layer(x).add_(x)`.
+# Sums are made in the memory of one of their parts that nothing else needs: of a layer's new output, and where no
+# gradient is asked for, of x itself, which is always an earlier sum.
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, in the layout of x."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
 def _feed_forward(norm, ff, x: Tensor) -> Tensor:
     """x + ff(norm(x)), a part of the pictures at a time: the hidden layer is 8 times as wide as x."""
     pictures = max(1, FEED_FORWARD_ELEMENTS // x[0].numel())
-    if pictures >= len(x):
-        return ff(norm(x)).add_(x)
-    return torch.cat([ff(norm(part)).add_(part) for part in x.split(pictures)])
+    parts = [_add(part, _gated(ff, norm(part))) for part in x.split(pictures)]
+    return torch.cat(parts) if torch.is_grad_enabled() else x
+
+
+def _gated(ff, x: Tensor) -> Tensor:
+    """diffusers' `FeedForward` with GEGLU, whose gate and product need no memory of their own without gradients."""
+    gated, _, out = ff.net
+    value, gate = gated.proj(x.flatten(0, 1)).chunk(2, dim=-1)  # two axes, so that a half needs no copy to go on
+    if torch.is_grad_enabled():
+        hidden = value * F.gelu(gate)
+    else:
+        hidden = value.mul_(torch.ops.aten.gelu_(gate))
+    return out(hidden).unflatten(0, x.shape[:2])
 
 
 def _self_attention(attn: Attention, x: Tensor, contexts: Contexts) -> Tensor:
-    return _output(attn, contexts.attention(attn.to_q(x), attn.to_k(x), attn.to_v(x), attn.heads))
+    return _output(attn, contexts.attention(*(layer(x) for layer in _projections(attn)), attn.heads))
 
 
-def _frame_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
-    """x: (batch·frames, pixels, channels); every pixel attends to itself in the other frames."""
+def _frame_attention(attn: Attention, norm, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
+    """x + attention to norm(x), in which every pixel attends to itself in the other frames.
 
-    def along_frames(y):
-        return rearrange(y, "(b f) n c -> (b n) f c", f=frames)
+    x: (batch·frames, pixels, channels). Frames are looked at where they are, one batch element at a time, because no
+    view has both batch and pixels on one axis.
+    """
+    y = norm(x)
+    # (batch, pixels, frames, channels) each
+    query, key, value = (layer(y).unflatten(0, (-1, frames)).transpose(1, 2) for layer in _projections(attn))
+    del y
+    sums = []
+    for one, *qkv in zip(x.unflatten(0, (-1, frames)), query, key, value):
+        seen = contexts.attention(*qkv, attn.heads)
+        if seen.is_contiguous():
+            sums.append(_add(one, _output(attn, seen).transpose(0, 1)))
+        else:  # in the layout of the queries, as CUDA's kernels give it
+            sums.append(_add(one, _output(attn, seen.transpose(0, 1))))
+    return torch.cat(sums) if torch.is_grad_enabled() else x
 
-    query, key, value = (along_frames(y(x)) for y in (attn.to_q, attn.to_k, attn.to_v))
-    seen = contexts.attention(query, key, value, attn.heads)
-    del query, key, value
-    return _output(attn, rearrange(seen, "(b n) f c -> (b f) n c", n=x.shape[1]))
+
+def _projections(attn: Attention):
+    return attn.to_q, attn.to_k, attn.to_v
 
 
 def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
@@ -162,9 +205,9 @@ def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: 
 def _temporal_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
     """x: (batch·frames, pixels, channels); every pixel and frame attends to the window's mean context."""
     query = rearrange(attn.to_q(x), "(b f) n c -> b (f n) c", f=frames)
-    total = attn.to_v(contexts.clip.mean(dim=1))
-    for adapter, tokens, scale in contexts.adapters():
-        key, value = attn.processor(adapter, tokens.mean(dim=1))
+    total = attn.to_v(contexts.mean.clip)
+    for adapter, tokens, scale in contexts.mean.adapters():
+        key, value = attn.processor(adapter, tokens)
         heard = contexts.attention(query, key, value, attn.heads)
         total = total + (heard if scale == 1 else heard * scale)
     return _output(attn, total.expand_as(query).reshape_as(x))
@@ -217,6 +260,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             num_attention_heads=num_attention_heads,
             num_frames=num_frames,
         )
+        use_frame_blocks(self)
         for module in self.modules():
             if isinstance(module, TransformerSpatioTemporalModel):
                 module.__class__ = DiceTalkTransformer
@@ -290,7 +334,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
         added = self.add_time_proj(added_time_ids.flatten()).reshape(batch, -1)
         embedding = embedding + self.add_embedding(added.to(dtype))
-        embedding = embedding.repeat_interleave(frames, dim=0, output_size=batch * frames)
+        embedding = F.silu(embedding).repeat_interleave(frames, dim=0, output_size=batch * frames)
 
         x = self.conv_in(sample.flatten(0, 1))
         x = (x.unflatten(0, (batch, frames)) + pose_features).flatten(0, 1)

@@ -40,14 +40,6 @@ class PerBranch(comfy.conds.CONDRegular):
         return self
 
 
-class Blender(AlphaBlender):
-    """Blends wherever ComfyUI has put the blend factor, which a partly loaded model may have left behind."""
-
-    def get_alpha(self, image_only_indicator, ndims):
-        here = image_only_indicator.to(self.mix_factor.device)
-        return super().get_alpha(here, ndims).to(image_only_indicator.device)
-
-
 class NativeUNet(DiceTalkUNet):
     """The UNet, built from ComfyUI's operations and called the way ComfyUI calls a diffusion model.
 
@@ -63,7 +55,6 @@ class NativeUNet(DiceTalkUNet):
         use_operations(self, operations, device, dtype)
         for module in self.modules():
             if isinstance(module, AlphaBlender):
-                module.__class__ = Blender
                 module.mix_factor = torch.nn.Parameter(torch.empty(1, device=device, dtype=torch.float32))
 
     def to(self, *args, memory_format=None, **kwargs):

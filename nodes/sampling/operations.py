@@ -1,6 +1,10 @@
 """Modules of plain torch layers, rebuilt from ComfyUI's operations so that ComfyUI can offload and cast each layer."""
 
+import functools
+
 from torch import nn
+
+from ...dicetalk.model.frames import OverFrames, TemporalConvolution
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -25,10 +29,12 @@ def use_operations(module, operations, device=None, dtype=None, keep=()):
 def _operation(layer, operations, device, dtype):
     placed = {"device": device, "dtype": dtype}
     kind = type(layer)
+    if kind is TemporalConvolution:
+        kind = nn.Conv3d
     if kind is nn.Linear:
         return operations.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, **placed)
     if kind in _CONVOLUTIONS:
-        return getattr(operations, kind.__name__)(
+        made = getattr(operations, kind.__name__)(
             layer.in_channels,
             layer.out_channels,
             layer.kernel_size,
@@ -40,6 +46,9 @@ def _operation(layer, operations, device, dtype):
             padding_mode=layer.padding_mode,
             **placed,
         )
+        if isinstance(layer, TemporalConvolution):
+            made.__class__ = _over_frames(type(made))
+        return made
     if kind is nn.GroupNorm:
         return operations.GroupNorm(layer.num_groups, layer.num_channels, eps=layer.eps, affine=layer.affine, **placed)
     if kind is nn.LayerNorm:
@@ -53,3 +62,9 @@ def _operation(layer, operations, device, dtype):
     if kind is nn.Embedding:
         return operations.Embedding(layer.num_embeddings, layer.embedding_dim, **placed)
     return None
+
+
+@functools.cache
+def _over_frames(convolution):
+    """ComfyUI's class of 3D convolutions, computed in two dimensions."""
+    return type(f"OverFrames{convolution.__name__}", (OverFrames, convolution), {})
