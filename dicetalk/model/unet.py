@@ -157,7 +157,8 @@ def _gated(ff, x: Tensor) -> Tensor:
 
 
 def _self_attention(attn: Attention, x: Tensor, contexts: Contexts) -> Tensor:
-    return _output(attn, contexts.attention(*(layer(x) for layer in _projections(attn)), attn.heads))
+    query, key, value = (layer(x) for layer in _projections(attn))
+    return _output(attn, contexts.attention(query, key, value, attn.heads))
 
 
 def _frame_attention(attn: Attention, norm, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
@@ -171,8 +172,8 @@ def _frame_attention(attn: Attention, norm, x: Tensor, frames: int, contexts: Co
     query, key, value = (layer(y).unflatten(0, (-1, frames)).transpose(1, 2) for layer in _projections(attn))
     del y
     sums = []
-    for one, *qkv in zip(x.unflatten(0, (-1, frames)), query, key, value):
-        seen = contexts.attention(*qkv, attn.heads)
+    for one, q, k, v in zip(x.unflatten(0, (-1, frames)), query, key, value):
+        seen = contexts.attention(q, k, v, attn.heads)
         if seen.is_contiguous():
             sums.append(_add(one, _output(attn, seen).transpose(0, 1)))
         else:  # in the layout of the queries, as CUDA's kernels give it
