@@ -38,7 +38,7 @@ def written_beside(path):
     path = Path(path)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path)
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # each of two that write at once
     _BEING_WRITTEN.add(part.name)
     try:
@@ -73,7 +73,7 @@ def write_problem(error) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _remove_leftovers(path):
+def remove_leftovers(path):
     """Remove what processes that were ended by force left beside a path."""
     name = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d*)-[0-9a-f]{{8}}\.part")
     for file in path.parent.iterdir():

@@ -259,10 +259,10 @@ class DiceTalkPipeline(DiffusionPipeline):
             clip_embeds=self._encode_clip(portrait.image, device),
             audio_tokens=audio_tokens,
             uncond_audio_tokens=self.audio_projection.unconditional(device, dtype).cpu(),
-            emotion_tokens=emotion_tokens(self.emotion_model, emotion, len(audio_tokens), device=device, dtype=dtype),
+            emotion_tokens=self._encode_emotion(emotion, len(audio_tokens), device, dtype),
             uncond_emotion_tokens=self.emotion_model.unconditional(bank_options(emotion), device, dtype).cpu(),
             face_mask=face_mask,
-            pose_features=self.pose_guider(face_mask),
+            pose_features=self._encode_pose(face_mask),
             motion_bucket_id=motion_bucket_id,
             expression_bucket_id=expression_bucket_id,
         )
@@ -355,6 +355,12 @@ class DiceTalkPipeline(DiffusionPipeline):
             return self.vae.encode(pixels).latent_dist.mode().float()
         finally:
             encoder.to(dtype)
+
+    def _encode_emotion(self, emotion, frames, device, dtype):
+        return emotion_tokens(self.emotion_model, emotion, frames, device=device, dtype=dtype)
+
+    def _encode_pose(self, face_mask):
+        return self.pose_guider(face_mask)
 
     def _encode_clip(self, image, device):
         size = self.image_encoder.config.image_size

@@ -1,5 +1,6 @@
 """Making the video of a job: everything is checked first, then the weights load, and the run can be resumed."""
 
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,8 +85,18 @@ def render(
     return Made(count, count / float(job.fps), *inputs.portrait.image.size)
 
 
-def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str] = str) -> Inputs:
-    """Read and check everything that a job names, but for the weights of the network."""
+def read_inputs(
+    job: Job,
+    say: Callable[[str], None],
+    named: Callable[[str], str] = str,
+    once: Callable[[tuple, Callable[[], Any]], Any] = lambda key, compute: compute(),
+) -> Inputs:
+    """Read and check everything that a job names, but for the weights of the network.
+
+    Args:
+        once: called with a key and what computes a value that depends on the key alone; it may return the value of an
+            earlier call.
+    """
     job.check_files(named)
 
     from .checkpoints.priors import load_priors, read_emotion
@@ -100,7 +111,8 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
     from .media.image import load_image
     from .model.audio import num_frames
 
-    image = load_image(job.portrait)
+    picture = file_stamp(job.portrait)
+    image = once(("image", picture), lambda: load_image(job.portrait))
     audio = load_audio(job.audio, job.start, job.length)
     if num_frames(len(audio)) == 0:
         raise InputError(f"The speech in {job.audio} lasts {len(audio) / 16:.0f} ms: one video frame takes 80 ms.")
@@ -126,7 +138,10 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
 
     from .media.portrait import prepare_portrait
 
-    portrait = prepare_portrait(image, job.face_choice, short_side=job.size, crop=job.crop, expand_ratio=job.margin)
+    portrait = once(
+        ("portrait", picture, job.face, job.size, job.crop, job.margin),
+        lambda: prepare_portrait(image, job.face_choice, short_side=job.size, crop=job.crop, expand_ratio=job.margin),
+    )
     for note in portrait.notes:
         say(note)
     for warning in portrait.warnings:
@@ -134,6 +149,12 @@ def read_inputs(job: Job, say: Callable[[str], None], named: Callable[[str], str
     if checkpoint.untrained:
         say(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.")
     return Inputs(image, portrait, audio, emotion, checkpoint, device, dtype)
+
+
+def file_stamp(path) -> tuple[str, int, int]:
+    """Changes when a file does: its path, size and time."""
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 
 def kept_run(job, inputs, metadata):
@@ -205,14 +226,14 @@ def begin(run, resume, say):
     return None
 
 
-def load_pipeline(checkpoint, dtype, device):
-    """The `DiceTalkPipeline` of a checkpoint, on its device."""
+def load_pipeline(checkpoint, dtype, device, kind=None):
+    """The `DiceTalkPipeline` of a checkpoint, on its device; `kind` is a class that is derived from it."""
     from transformers.utils import logging
 
     from .pipeline import DiceTalkPipeline
 
     logging.disable_progress_bar()  # one that flashes by for each of the parts
-    return DiceTalkPipeline.from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
+    return (kind or DiceTalkPipeline).from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
 
 
 def sample_latents(job, pipeline, inputs, run, start=None):
@@ -244,12 +265,14 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     ).frames
 
 
-def write(job, pipeline, latents, metadata):
-    """Decode and write the video piece by piece, with a progress bar; returns how many frames it has."""
+def write(job, pipeline, latents, metadata, watch=None):
+    """Decode and write the video piece by piece; returns how many frames it has.
+
+    Args:
+        watch: called with the frames and their number, gives the same frames; a progress bar when None.
+    """
     from contextlib import closing
     from fractions import Fraction
-
-    from tqdm import tqdm
 
     from .media.audio import read_sound
     from .media.stream import video_frames
@@ -261,7 +284,7 @@ def write(job, pipeline, latents, metadata):
     metadata = {"comment": comment, "dicetalk": metadata}
     sample_rate, sound = read_sound(job.audio, job.start, job.length)
     with closing(video_frames(pipeline.decode(latents, job.decode_chunk_size), double)) as frames:
-        shown = tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
+        shown = (watch or _writing_bar)(frames, total)
         return write_video(job.output, shown, Fraction(job.fps), sound, sample_rate, metadata)
 
 
@@ -294,6 +317,12 @@ def reading_bar():
             bar.update(done - bar.n)
 
         yield on_progress
+
+
+def _writing_bar(frames, total):
+    from tqdm import tqdm
+
+    return tqdm(frames, desc="Decoding and writing", total=total, unit="frame", disable=None)
 
 
 def _print(text):

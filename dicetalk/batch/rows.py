@@ -120,7 +120,8 @@ def named_output(pattern, number, job) -> str:
 
 def without_collisions(rows) -> list[Row]:
     """The rows; those that write the same file, or one that another reads, have that as their problem."""
-    writers, read = defaultdict(set), {}
+    writers: dict[str, set[int]] = defaultdict(set)
+    read: dict[str, int] = {}
     for row in rows:
         if row.job:
             writers[_same(row.job.output)].add(row.number)

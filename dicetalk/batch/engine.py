@@ -1,0 +1,249 @@
+"""An engine that makes clip after clip in one process, and computes what they share once."""
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Callable
+
+from ..errors import InputError
+from ..job import Job
+from ..rendering import begin, kept_run, load_pipeline, read_inputs, sample_latents, video_metadata, write
+from ..sampling.finite import NotFinite
+
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+KEPT = 8  # values of each kind; rows come grouped by portrait, and a large photo is 40 MB
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row.
+
+    Attributes:
+        row: its number in the table.
+        status: "done", "skipped" (its output was there, of the same job) or "failed".
+        output: the file.
+        reason: why it failed, in one line.
+        frames, seconds: of the video.
+        windows: window steps, those that an interrupted run had done included.
+        took: seconds of work.
+        worker: which one it was, on several.
+    """
+
+    row: int
+    status: str
+    output: str | None = None
+    reason: str | None = None
+    frames: int | None = None
+    seconds: float | None = None
+    windows: int = 0
+    took: float = 0.0
+    worker: str | None = None
+
+    def values(self) -> dict:
+        """What is known, as the report has it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Stopped(Exception):
+    """The engine was asked to stop in the middle of a clip."""
+
+
+class Kept:
+    """Values that are computed once; the ones that were used longest ago go first.
+
+    Args:
+        most: how many values of a kind, the first part of their keys, are kept.
+    """
+
+    def __init__(self, most=KEPT):
+        self.most = most
+        self._kinds: dict[str, OrderedDict] = {}
+
+    def once(self, key, compute):
+        """The value of a key; `compute()` is called where it is not there."""
+        values = self._kinds.setdefault(key[0], OrderedDict())
+        if key not in values:
+            value = compute()
+            values[key] = value
+            if len(values) > self.most:
+                values.popitem(last=False)
+        values.move_to_end(key)
+        return values[key]
+
+    def clear(self):
+        self._kinds.clear()
+
+
+class Engine:
+    """Makes clips; weights, portraits' encodings and emotions' tokens are kept for the next ones.
+
+    `make` may be called from two threads: one clip is sampled while another is decoded and written.
+
+    Args:
+        on_windows: called with a number of window steps that were computed.
+        name: of this engine, in the outcomes.
+    """
+
+    def __init__(self, on_windows: Callable[[int], None] | None = None, name: str | None = None):
+        self.name = name
+        self._on_windows = on_windows or (lambda count: None)
+        self._kept = Kept()
+        self._pipeline = self._of = None
+        self._sampling, self._writing = threading.Lock(), threading.Lock()
+        self._stopped = threading.Event()
+
+    def stop(self):
+        """End what is being made at the next window or frame; finished steps are kept."""
+        self._stopped.set()
+
+    def make(self, job: Job, row: int = 0) -> Outcome:
+        """Make a clip unless it is there; an error is the outcome's reason.
+
+        An interrupted run is resumed from its last saved step where it fits, and else its state is renamed.
+
+        Raises:
+            Stopped: `stop` was called; finished steps are kept beside the output.
+        """
+        begun = time.monotonic()
+        try:
+            if is_made(job):
+                return Outcome(row, SKIPPED, job.output, worker=self.name)
+            frames, windows = self._make(job)
+        except Stopped:
+            raise
+        except Exception as error:  # whatever a file holds, the other rows are made
+            return Outcome(row, FAILED, job.output, reason_of(error), worker=self.name)
+        took = round(time.monotonic() - begun, 3)
+        return Outcome(row, DONE, job.output, None, frames, frames / float(job.fps), windows, took, self.name)
+
+    def check(self, job: Job) -> tuple[int, tuple[int, int], str, bool]:
+        """Read and check all that a job names, without the weights.
+
+        Returns:
+            Window steps, the video's (width, height), the device, and whether the checkpoint is an untrained one.
+
+        Raises:
+            InputError: what `make` would fail with.
+        """
+        from ..model.audio import num_frames
+        from ..sampling.windows import window_plan
+
+        inputs = read_inputs(job, _silent, once=self._kept.once)
+        steps = sum(map(len, window_plan(num_frames(len(inputs.audio)), job.steps)))
+        return steps, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
+
+    def _make(self, job):
+        with self._sampling:
+            self._require_running()
+            inputs = read_inputs(job, _silent, once=self._kept.once)
+            metadata = video_metadata(job, inputs)
+            run = kept_run(job, inputs, metadata)
+            start = _start(run)
+            pipeline = self._pipeline_of(inputs)
+            before = pipeline.windows.done
+            with _kept_when_it_ends(run):
+                latents = sample_latents(job, pipeline, inputs, run, start)
+            windows = pipeline.windows.done - before
+        with self._writing, _kept_when_it_ends(run):
+            frames = write(job, pipeline, latents, metadata, self._watched)
+        run.remove()
+        return frames, windows
+
+    def _pipeline_of(self, inputs):
+        """The pipeline of a checkpoint; one is kept, as rows with the same come one after the other."""
+        wanted = inputs.checkpoint.root, inputs.device, inputs.dtype
+        if wanted != self._of:
+            if self._pipeline is not None:
+                with self._writing:  # what still decodes with the other one ends before its memory is needed
+                    self._pipeline = self._of = None
+                    self._kept.clear()
+            from .sharing import SharingPipeline
+
+            pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device, SharingPipeline)
+            pipeline.share(self._kept.once, Windows(self._count))
+            self._pipeline, self._of = pipeline, wanted
+        return self._pipeline
+
+    def _count(self, windows):
+        self._on_windows(windows)
+        self._require_running()
+
+    def _watched(self, frames, total):
+        for frame in frames:
+            self._require_running()
+            yield frame
+
+    def _require_running(self):
+        if self._stopped.is_set():
+            raise Stopped()
+
+
+class Windows:
+    """Counts the window steps of all clips, and is the progress bar of each.
+
+    Attributes:
+        n: window steps of the clip at hand.
+        done: of all.
+    """
+
+    def __init__(self, on_windows):
+        self.total, self.n, self.done = 1, 0, 0
+        self._on_windows = on_windows
+
+    @contextmanager
+    def clip(self):
+        """The bar of the next clip."""
+        self.n = 0
+        yield self
+
+    def update(self, count):
+        self.n += count
+        self.done += count
+        self._on_windows(count)
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line."""
+    reason = " ".join(str(error).split())
+    return reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
+
+
+def is_made(job: Job) -> bool:
+    """Whether the output is there, and its metadata say that it is of this job."""
+    import json
+
+    from ..media.container import read_metadata
+
+    if not os.path.isfile(job.output):
+        return False
+    try:
+        made = json.loads(read_metadata(job.output).get("dicetalk", ""))
+    except (OSError, ValueError):  # PyAV's errors are among them; it is no video of ours
+        return False
+    return isinstance(made, dict) and made.get("digest") == job.digest()
+
+
+def _start(run):
+    """What an interrupted run had done; None where there is none that fits, whose state is renamed then."""
+    try:
+        return begin(run, True, _silent)
+    except InputError:
+        return begin(run, False, _silent)
+
+
+@contextmanager
+def _kept_when_it_ends(run):
+    """Finished steps are not lost, whatever ends the block."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, NotFinite):
+            run.rescue()
+        raise
+
+
+def _silent(text):
+    pass
