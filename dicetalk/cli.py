@@ -11,7 +11,7 @@ from . import __version__
 from .errors import InputError
 
 COMMANDS = (
-    *("generate", "verify", "download", "convert", "tiny", "bench", "emotion"),
+    *("generate", "batch", "verify", "download", "convert", "tiny", "bench", "emotion"),
     *("drawn", "prepare", "train", "train-embedder"),
 )
 
@@ -58,7 +58,7 @@ def main(argv=None):
 
     Returns:
         The exit code: 0 done, 2 bad input (one line on standard error says what), 130 interrupted; `verify`
-        returns 1 for a failed case.
+        returns 1 for a failed case, `batch` for a failed row.
     """
     for stream in (sys.stdout, sys.stderr):  # not to fail by the name of a file, where Windows has an old code page
         if getattr(stream, "errors", None) == "strict":
