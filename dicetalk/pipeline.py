@@ -1,6 +1,6 @@
 """DICE-Talk as a diffusers pipeline: portrait, speech and emotion in, frames out. No ComfyUI needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterator
 
 import numpy as np
@@ -94,7 +94,9 @@ class DiceTalkPipeline(DiffusionPipeline):
 
         Args:
             checkpoint: a `Checkpoint`, a folder, a checkpoint's name, or None for the first one found.
-            torch_dtype: precision of all weights.
+            torch_dtype: precision of the weights of UNet, pose guider, VAE and image encoder. Whisper, the audio
+                projection and the emotion model are float32, and their tokens alone are cast, as in the published code.
+                A VAE in bfloat16 would lose ten times as much as in float16, so it gets float16 then.
 
         Raises:
             InputError: there is none, a part is missing, or a file is not what it should be.
@@ -107,11 +109,16 @@ class DiceTalkPipeline(DiffusionPipeline):
         pipeline = cls(
             unet=load_part("unet", files["unet"], torch_dtype),
             pose_guider=load_part("pose_guider", files["pose_guider"], torch_dtype),
-            audio_projection=load_part("audio_linear", files["audio_linear"], torch_dtype),
-            emotion_model=load_part("emo_model", files["emo_model"], torch_dtype),
-            audio_encoder=load_whisper_encoder(whisper, torch_dtype),
+            audio_projection=load_part("audio_linear", files["audio_linear"], torch.float32),
+            emotion_model=load_part("emo_model", files["emo_model"], torch.float32),
+            audio_encoder=load_whisper_encoder(whisper, torch.float32),
             image_encoder=_from_svd(CLIPVisionModelWithProjection, svd, "image_encoder", torch_dtype),
-            vae=_from_svd(AutoencoderKLTemporalDecoder, svd, "vae", torch_dtype),
+            vae=_from_svd(
+                AutoencoderKLTemporalDecoder,
+                svd,
+                "vae",
+                torch.float16 if torch_dtype == torch.bfloat16 else torch_dtype,
+            ),
             scheduler=EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG),
         )
         pipeline.checkpoint = checkpoint
@@ -157,6 +164,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         return_dict: bool = True,
         start: tuple[int, Tensor] | None = None,
         smaller_windows: bool = False,
+        speech_strength: float = 1.0,
+        emotion_strength: float = 1.0,
     ) -> DiceTalkPipelineOutput | tuple:
         """Make a talking portrait.
 
@@ -166,7 +175,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             emotion: an `Emotion`, a mix, an `EmotionTimeline`, or text as `read_emotion` takes it.
             num_inference_steps: sampling steps.
             reference_scale: how closely the frames keep to the portrait.
-            emotion_scale: how strongly speech and emotion act.
+            emotion_scale: guidance: how far the frames go from what the model draws without speech and emotion to what
+                it draws with them. Both act together, and the model itself is unchanged.
             guidance_interval: lowest and highest sigma (0.002 to 700) that are guided; outside, the conditional
                 branch alone is computed. None guides everywhere, as published.
             motion_bucket_id, expression_bucket_id: amount of motion of head and face, 8 and 16 as published.
@@ -181,6 +191,8 @@ class DiceTalkPipeline(DiffusionPipeline):
                 got after them. Noise is not needed then.
             smaller_windows: when memory runs out although the three branches are computed one after the other, continue
                 with windows of fewer frames, which changes the result, instead of an error.
+            speech_strength, emotion_strength: 0 to 2: how much the speech and the emotion adapters add inside the
+                model, each on its own; 1 as published, 0 leaves the adapter out.
 
         Raises:
             InputError: an argument cannot be used; the message names it. Or memory ran out, or is known to be too small
@@ -199,6 +211,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         self._require_memory(portrait, audio, emotion, output_type)
 
         conditions = self.encode(portrait, audio, emotion, motion_bucket_id, expression_bucket_id)
+        conditions = replace(conditions, speech_strength=speech_strength, emotion_strength=emotion_strength)
         if start is None:
             noise = self.prepare_noise(conditions, generator, noise)
         else:
@@ -247,20 +260,22 @@ class DiceTalkPipeline(DiffusionPipeline):
     ) -> Conditions:
         """All that the UNet is conditioned on, from the three inputs."""
         device, dtype = self._execution_device, self.unet.dtype
+        projection, emotion_model = self.audio_projection, self.emotion_model
         audio = torch.as_tensor(audio)
         windows = feature_windows(self.audio_encoder, audio, device=device)
         batches = (batch for piece in windows for batch in piece.split(_TOKEN_BATCH))
         audio_tokens = gathered(
-            (self.audio_projection(batch.to(device, dtype)).cpu() for batch in batches), num_frames(audio.numel())
+            (projection(batch.to(device, projection.dtype)).to("cpu", dtype) for batch in batches),
+            num_frames(audio.numel()),
         )
         face_mask = torch.from_numpy(portrait.face_mask)[None, None].to(device, dtype)
         return Conditions(
             image_latent=self._encode_latent(portrait.image, device),
             clip_embeds=self._encode_clip(portrait.image, device),
             audio_tokens=audio_tokens,
-            uncond_audio_tokens=self.audio_projection.unconditional(device, dtype).cpu(),
+            uncond_audio_tokens=projection.unconditional(device).to("cpu", dtype),
             emotion_tokens=self._encode_emotion(emotion, len(audio_tokens), device, dtype),
-            uncond_emotion_tokens=self.emotion_model.unconditional(bank_options(emotion), device, dtype).cpu(),
+            uncond_emotion_tokens=emotion_model.unconditional(bank_options(emotion), device).to("cpu", dtype),
             face_mask=face_mask,
             pose_features=self._encode_pose(face_mask),
             motion_bucket_id=motion_bucket_id,
@@ -346,18 +361,18 @@ class DiceTalkPipeline(DiffusionPipeline):
         )
 
     def _encode_latent(self, image, device):
+        """The portrait's latent, computed in float32 as in the published code."""
         dtype = self.vae.dtype
-        encoding_dtype = torch.float32 if dtype == torch.float16 and self.vae.config.force_upcast else dtype
-        pixels = _to_tensor(image).to(device, encoding_dtype) * 2 - 1
+        pixels = _to_tensor(image).to(device, torch.float32) * 2 - 1
         encoder = torch.nn.ModuleList([self.vae.encoder, self.vae.quant_conv])
         try:
-            encoder.to(encoding_dtype)
+            encoder.to(torch.float32)
             return self.vae.encode(pixels).latent_dist.mode().float()
         finally:
             encoder.to(dtype)
 
     def _encode_emotion(self, emotion, frames, device, dtype):
-        return emotion_tokens(self.emotion_model, emotion, frames, device=device, dtype=dtype)
+        return emotion_tokens(self.emotion_model, emotion, frames, device=device).to(dtype)
 
     def _encode_pose(self, face_mask):
         return self.pose_guider(face_mask)

@@ -184,3 +184,16 @@ def test_a_half_precision_vae_encodes_in_float32(tiny_checkpoint, pipeline, give
         latent, exact = half._encode_latent(picture, cpu), pipeline._encode_latent(picture, cpu)
     assert (latent - exact).abs().max() < 1e-4 * exact.abs().max()  # the tiny VAE's weights are in half precision
     assert {weight.dtype for weight in half.vae.parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tokens_and_portrait_are_computed_in_float32_and_cast_alone(pipeline, tiny_checkpoint, given, dtype):
+    half = DiceTalkPipeline.from_checkpoint(tiny_checkpoint, torch_dtype=dtype)
+    assert half.unet.dtype == dtype and half.vae.dtype == torch.float16
+    inputs = [given[name] for name in ("portrait", "audio", "emotion")]
+    full, cast = pipeline.encode(*inputs), half.encode(*inputs)
+    for name in ("audio_tokens", "uncond_audio_tokens", "emotion_tokens", "uncond_emotion_tokens"):
+        assert torch.equal(getattr(cast, name), getattr(full, name).to(dtype)), name
+    off = (cast.image_latent - full.image_latent).norm() / full.image_latent.norm()
+    assert cast.image_latent.dtype == torch.float32 and off < 1e-6, "the file's weights are of float16"
+    assert half.vae.dtype == torch.float16
