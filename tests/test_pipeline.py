@@ -186,6 +186,36 @@ def test_a_half_precision_vae_encodes_in_float32(tiny_checkpoint, pipeline, give
     assert {weight.dtype for weight in half.vae.parameters()} == {torch.float16}
 
 
+@pytest.mark.parametrize("name, adapter", [("speech_strength", 0), ("emotion_strength", 1)])
+def test_a_strength_multiplies_what_one_adapter_adds(pipeline, given, name, adapter):
+    """Values are linear in their weights: half the strength is half the weights."""
+
+    def latents(**options):
+        return pipeline(**given, **options, generator=seeded(), output_type="latent").frames
+
+    plain = latents()
+    assert torch.equal(latents(speech_strength=1.0, emotion_strength=1.0), plain)
+    half = latents(**{name: 0.5})
+    weights = [weight for key, weight in pipeline.unet.named_parameters() if f"to_v_ip.{adapter}." in key]
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(0.5)
+    try:
+        expected = latents()
+    finally:
+        with torch.no_grad():
+            for weight in weights:
+                weight.mul_(2)
+    moved = (half - plain).norm()
+    assert moved > 0 and (half - expected).norm() < 0.01 * moved, "but for rounding"
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.5, float("nan")])
+def test_strengths_out_of_range_are_named(pipeline, given, strength):
+    with pytest.raises(InputError, match="emotion_strength is .*: give 0 to 2"):
+        pipeline(**given, emotion_strength=strength)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_tokens_and_portrait_are_computed_in_float32_and_cast_alone(pipeline, tiny_checkpoint, given, dtype):
     half = DiceTalkPipeline.from_checkpoint(tiny_checkpoint, torch_dtype=dtype)
