@@ -18,6 +18,7 @@ from .files import sha256_of
 CLIP = "clip:"  # before the path of a reference clip
 LARGEST_SIZE = 2048
 LARGEST_SCALE = 20
+LARGEST_STRENGTH = 2
 FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
 _WHERE = ("output", "device", "chart")  # they say where and not what
@@ -46,7 +47,8 @@ class Job(ClipOptions):
             "largest", "left", "right", or its number from the left. The largest when None.
         seed, steps: of the sampler.
         reference_scale: how closely the video keeps to the portrait.
-        emotion_scale: how strongly speech and emotion move it.
+        emotion_scale: guidance: how far the frames go beyond what the model draws without speech and emotion.
+        speech_strength, emotion_strength: how much the speech and the emotion add inside the model, 0 to 2.
         decode_chunk_size: frames that are decoded at once, besides their context; as many as fit in memory when None.
         smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
         device: such as "cuda"; CUDA if there is one, else the CPU, when None.
@@ -72,6 +74,8 @@ class Job(ClipOptions):
     steps: int = 25
     reference_scale: float = 3.0
     emotion_scale: float = 6.0
+    speech_strength: float = 1.0
+    emotion_strength: float = 1.0
     decode_chunk_size: int | None = None
     smaller_windows: bool = False
     device: str | None = None
@@ -191,6 +195,8 @@ _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "decode_chunk_size": (int, lambda value: value >= 1, "1 or more frames"),
     "reference_scale": (float, lambda value: 0 <= value <= LARGEST_SCALE, f"a number from 0 to {LARGEST_SCALE}"),
     "emotion_scale": (float, lambda value: 0 <= value <= LARGEST_SCALE, f"a number from 0 to {LARGEST_SCALE}"),
+    "speech_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
+    "emotion_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
     "margin": (float, lambda value: math.isfinite(value) and value >= 0, "0 or a positive number"),
     "start": (float, lambda value: 0 <= value <= LONGEST, f"0 to {LONGEST:g} seconds"),
     "length": (float, lambda value: 0 < value <= LONGEST, f"more than 0 and at most {LONGEST:g} seconds"),

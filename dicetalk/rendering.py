@@ -28,7 +28,7 @@ class Inputs:
     Attributes:
         image: the portrait's PIL image as it is in the file.
         portrait: `dicetalk.media.portrait.PreparedPortrait` of it.
-        audio: (samples,) mono speech at 16 kHz.
+        sound: `dicetalk.media.audio.Sound`, for the model and for the video.
         emotion: an `Emotion`, a mix, or an `EmotionTimeline`.
         checkpoint: `dicetalk.checkpoints.Checkpoint`.
         device, dtype: torch's, to compute on and in.
@@ -36,7 +36,7 @@ class Inputs:
 
     image: Any
     portrait: Any
-    audio: Any
+    sound: Any
     emotion: Any
     checkpoint: Any
     device: Any
@@ -73,7 +73,7 @@ def render(
     pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
     try:
         latents = sample_latents(job, pipeline, inputs, run, start)
-        count = write(job, pipeline, latents, metadata)
+        count = write(job, pipeline, latents, metadata, inputs.sound)
     except BaseException as error:  # whatever ended the run, its finished steps are not lost
         hint = "" if isinstance(error, NotFinite) else run.rescue()
         if hint and isinstance(error, (InputError, KeyboardInterrupt)):
@@ -107,15 +107,14 @@ def read_inputs(
     else:
         read_emotion(job.emotion)  # a typing error is reported at once; its names, when the checkpoint is known
 
-    from .media.audio import load_audio
+    from .media.audio import load_sound
     from .media.image import load_image
-    from .model.audio import num_frames
 
     picture = file_stamp(job.portrait)
     image = once(("image", picture), lambda: load_image(job.portrait))
-    audio = load_audio(job.audio, job.start, job.length)
-    if num_frames(len(audio)) == 0:
-        raise InputError(f"The speech in {job.audio} lasts {len(audio) / 16:.0f} ms: one video frame takes 80 ms.")
+    sound = load_sound(job.audio, job.start, job.length)
+    for note in sound.notes:
+        say(f"Note: {note}")
 
     from .checkpoints.finding import resolve_checkpoint
     from .emotion.parsing import resolve
@@ -148,7 +147,7 @@ def read_inputs(
         say(f"Note: {warning}")
     if checkpoint.untrained:
         say(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.")
-    return Inputs(image, portrait, audio, emotion, checkpoint, device, dtype)
+    return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype)
 
 
 def file_stamp(path) -> tuple[str, int, int]:
@@ -172,7 +171,7 @@ def kept_run(job, inputs, metadata):
     width, height = portrait.image.size
     settings = {
         "--portrait": digest(np.asarray(inputs.image)),
-        "--audio, --start or --length": digest(np.asarray(inputs.audio)),
+        "--audio, --start or --length": digest(np.asarray(inputs.sound.speech)),
         "--emotion": digest(inputs.emotion.digest()),
         "--checkpoint": digest(*checkpoint_stamp(inputs.checkpoint)),
         "face (--face)": list(portrait.face_box),
@@ -180,6 +179,8 @@ def kept_run(job, inputs, metadata):
         **{f"--{name}": getattr(job, name) for name in ("size", "steps", "seed")},
         "--reference-scale": job.reference_scale,
         "--emotion-scale": job.emotion_scale,
+        "--speech-strength": job.speech_strength,
+        "--emotion-strength": job.emotion_strength,
     }
     computing = {
         "--device": metadata["device"],
@@ -189,7 +190,7 @@ def kept_run(job, inputs, metadata):
         "PyTorch": torch.__version__,
         "diffusers": diffusers.__version__,
     }
-    shape = num_frames(len(inputs.audio)) + WINDOW, LATENT_CHANNELS, height // 8, width // 8
+    shape = num_frames(len(inputs.sound.speech)) + WINDOW, LATENT_CHANNELS, height // 8, width // 8
     return Run(job.output, settings, computing, job.steps, shape)
 
 
@@ -252,7 +253,7 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None)
     return pipeline(
         portrait=inputs.portrait,
-        audio=inputs.audio,
+        audio=inputs.sound.speech,
         emotion=inputs.emotion,
         num_inference_steps=job.steps,
         reference_scale=job.reference_scale,
@@ -262,19 +263,22 @@ def sample_latents(job, pipeline, inputs, run, start=None):
         callback_on_step_end=keep,
         start=start,
         smaller_windows=job.smaller_windows,
+        speech_strength=job.speech_strength,
+        emotion_strength=job.emotion_strength,
     ).frames
 
 
-def write(job, pipeline, latents, metadata, watch=None):
+def write(job, pipeline, latents, metadata, sound=None, watch=None):
     """Decode and write the video piece by piece; returns how many frames it has.
 
     Args:
+        sound: the `Sound` of the job's audio; read again when None.
         watch: called with the frames and their number, gives the same frames; a progress bar when None.
     """
     from contextlib import closing
     from fractions import Fraction
 
-    from .media.audio import read_sound
+    from .media.audio import load_sound
     from .media.stream import video_frames
     from .media.video import write_video
 
@@ -282,10 +286,10 @@ def write(job, pipeline, latents, metadata, watch=None):
     total = 2 * len(latents) if double else len(latents)
     comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
-    sample_rate, sound = read_sound(job.audio, job.start, job.length)
+    sample_rate, blocks = (sound or load_sound(job.audio, job.start, job.length)).for_video()
     with closing(video_frames(pipeline.decode(latents, job.decode_chunk_size), double)) as frames:
         shown = (watch or _writing_bar)(frames, total)
-        return write_video(job.output, shown, Fraction(job.fps), sound, sample_rate, metadata)
+        return write_video(job.output, shown, Fraction(job.fps), blocks, sample_rate, metadata)
 
 
 def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:

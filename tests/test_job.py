@@ -54,6 +54,7 @@ def test_a_box_may_be_numbers():
         ("margin", math.inf, "margin is inf"),
         ("margin", math.nan, "margin is nan"),
         ("emotion_scale", 21, "emotion_scale is 21: give a number from 0 to 20"),
+        ("speech_strength", 2.1, "speech_strength is 2.1: give a number from 0 to 2"),
         ("emotion_scale", None, "emotion_scale is None"),
         ("length", 0, "length is 0: give more than 0"),
         ("fps", 24, "fps is 24: give 12.5 or 25"),

@@ -132,7 +132,7 @@ class Engine:
         from ..sampling.windows import window_plan
 
         inputs = read_inputs(job, _silent, once=self._kept.once)
-        steps = sum(map(len, window_plan(num_frames(len(inputs.audio)), job.steps)))
+        steps = sum(map(len, window_plan(num_frames(len(inputs.sound.speech)), job.steps)))
         return steps, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
 
     def _make(self, job):
@@ -148,7 +148,7 @@ class Engine:
                 latents = sample_latents(job, pipeline, inputs, run, start)
             windows = pipeline.windows.done - before
         with self._writing, _kept_when_it_ends(run):
-            frames = write(job, pipeline, latents, metadata, self._watched)
+            frames = write(job, pipeline, latents, metadata, inputs.sound, self._watched)
         run.remove()
         return frames, windows
 

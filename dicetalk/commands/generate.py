@@ -76,7 +76,21 @@ def add_arguments(parser):
         "--emotion-scale",
         type=float,
         default=usual["emotion_scale"],
-        help="how strongly speech and emotion move it (default: %(default)s)",
+        help="guidance: how far the frames go beyond what the model draws without speech and emotion; for one of the "
+        "two alone, see --speech-strength and --emotion-strength (default: %(default)s)",
+    )
+    add(
+        "--speech-strength",
+        type=float,
+        default=usual["speech_strength"],
+        help="how much the speech adds inside the model, apart from guidance: the lips move more or less, 0 to 2 "
+        "(default: %(default)s)",
+    )
+    add(
+        "--emotion-strength",
+        type=float,
+        default=usual["emotion_strength"],
+        help="how much the emotion adds inside the model, apart from guidance, 0 to 2 (default: %(default)s)",
     )
     add(
         "--decode-chunk-size",
