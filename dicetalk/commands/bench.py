@@ -1,6 +1,6 @@
 """Measure one window step (three branches of frames, random weights of the released size) beside diffusers' stock
 Stable Video Diffusion UNet at the same size, in the same run: time, memory of activations, operations, and what that
-means for a video."""
+means for a video. Or, with --batch, what one command for many clips saves."""
 
 HELP = "measure time and memory of one window step beside the stock SVD UNet"
 
@@ -8,6 +8,7 @@ EXAMPLES = (
     ("on the GPU, with torch.compile", "--device cuda --dtype float16 --compile"),
     ("on a CPU, smaller", "--device cpu --size 256 --frames 8"),
     ("operations and memory from shapes, nothing is computed", "--repeats 0"),
+    ("16 short clips by one command and by 16", "--batch"),
 )
 
 
@@ -37,6 +38,11 @@ def add_arguments(parser):
         action="store_true",
         help="measure instead what decoding in chunks changes, by the frames of context that are decoded with them",
     )
+    parser.add_argument(
+        "--batch",
+        action="store_true",
+        help="measure instead 16 short clips of 4 portraits by one `batch`, and by 16 `generate`: tiny network, CPU",
+    )
     parser.add_argument("--tiny", action="store_true", help="a tiny network, to try this command out with")
     parser.add_argument("--json", action="store_true", help="print JSON: times in seconds, sizes in bytes")
 
@@ -45,6 +51,9 @@ def run(args):
     """Print the table or the JSON. Returns 0."""
     import json
     import sys
+
+    if args.batch:
+        return _batch(args)
 
     size = _size(args.size or ("64" if args.decode else "512"))
     frames = _whole_number(args.frames or ("80" if args.decode else "25"), "--frames", 1, "25")
@@ -86,6 +95,26 @@ def run(args):
             print(_smaller(workload, state["seconds"]), file=sys.stderr)
         raise
     print(json.dumps(report, indent=2, allow_nan=False) if args.json else table(report))
+    return 0
+
+
+def _batch(args):
+    import json
+
+    from tqdm import tqdm
+
+    from ..batch.bench import CLIPS, TARGETS, bench_batch
+
+    with tqdm(total=CLIPS + 1, desc="bench", unit="command", disable=None) as progress:
+        report = bench_batch(on_run=progress.update)
+    if args.json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+        return 0
+    print(f"{report['clips']} clips of {report['portraits']} portraits, tiny network on the CPU")
+    print(f"{'':16}{'one batch':>12}{'generate':>12}{'ratio':>8}{'target':>8}")
+    for name, unit, scale in (("wall", "s", 1), ("cpu", "s", 1), ("memory", "MB", 1e6)):
+        one, many = (report[kind][name] / scale for kind in ("batch", "single"))
+        print(f"{name + ', ' + unit:16}{one:12.1f}{many:12.1f}{report['ratios'][name]:8.2f}{TARGETS[name]:8.2f}")
     return 0
 
 
