@@ -13,7 +13,7 @@ from .job import Job
 
 @dataclass(frozen=True)
 class Made:
-    """A video that was written: its frames, length in seconds, and size in pixels."""
+    """A video that was written: its frames (0 where another process wrote it), length in seconds, size in pixels."""
 
     frames: int
     seconds: float
@@ -50,7 +50,7 @@ def render(
     warn: Callable[[str], None] | None = None,
     named: Callable[[str], str] = str,
 ) -> Made:
-    """Make the video of a job.
+    """Make the video of a job. Of several processes that share it out, the first one writes, and keeps the steps.
 
     Args:
         job: the job.
@@ -62,7 +62,10 @@ def render(
     Raises:
         InputError: something cannot be used; the message names it. Finished steps are kept beside the output.
     """
-    say = say or _print
+    from .sampling.processes import process
+
+    first = process()[0] == 0
+    say = (say or _print) if first else (lambda text: None)
     inputs = read_inputs(job, say, named)
     metadata = video_metadata(job, inputs)
     run = kept_run(job, inputs, metadata)
@@ -73,15 +76,16 @@ def render(
     pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
     try:
         latents = sample_latents(job, pipeline, inputs, run, start)
-        count = write(job, pipeline, latents, metadata, inputs.sound)
+        count = write(job, pipeline, latents, metadata, inputs.sound) if first else 0
     except BaseException as error:  # whatever ended the run, its finished steps are not lost
-        hint = "" if isinstance(error, NotFinite) else run.rescue()
+        hint = "" if isinstance(error, NotFinite) or not first else run.rescue()
         if hint and isinstance(error, (InputError, KeyboardInterrupt)):
             raise type(error)(f"{error} {hint}".strip()) from error
         if hint:
             (warn or _print_error)(hint)
         raise
-    run.remove()
+    if first:
+        run.remove()
     return Made(count, count / float(job.fps), *inputs.portrait.image.size)
 
 
@@ -241,16 +245,19 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     """The sampled latents, one a frame at 12.5 fps; `start` is what `begin` returns."""
     import torch
 
+    from .sampling.processes import process
     from .sampling.windows import WINDOW
 
+    first = process()[0] == 0
     if run.finished:
         return start[1][:-WINDOW]
 
     def keep(pipeline, step, timestep, inputs):
-        run.step(step + 1, inputs["latents"])
+        if first:
+            run.step(step + 1, inputs["latents"])
         return {}
 
-    pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None)
+    pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None if first else True)
     return pipeline(
         portrait=inputs.portrait,
         audio=inputs.sound.speech,

@@ -117,11 +117,16 @@ def run(args):
     values = {name: value for name, value in vars(args).items() if name not in ("command", "resume")}
     job = Job.of(values, named=flag)
     from ..rendering import render
+    from ..sampling.processes import join_processes
+
+    join_processes()
 
     def warn(text):
         print(f"dicetalk generate: {text}", file=sys.stderr)
 
     made = render(job, resume=args.resume, warn=warn, named=flag)
+    if made.frames == 0:  # another process has written it
+        return 0
     print(
         f"{job.output}: {made.frames} frames, {made.seconds:.2f} s at {job.fps} fps, {made.width}×{made.height} pixels"
     )

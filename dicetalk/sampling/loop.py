@@ -16,7 +16,8 @@ from .conditions import Conditions
 from .economy import Economy, too_large, window_bytes
 from .finite import require_finite_latents
 from .guidance import EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
-from .windows import SHIFT, WINDOW, joined, plan_with_smaller, window_plan
+from .processes import joined_by_all
+from .windows import SHIFT, WINDOW, plan_with_smaller, window_plan
 
 LATENT_COPIES = 9  # tensors of a clip's latents that `sample` holds at one time
 
@@ -138,7 +139,7 @@ def sample(
                 on_window(done, total)
             return [guide({branch: part.float() for branch, part in parts.items()}, *scales)]
 
-        return joined(plan[step], latents, guided)[0]
+        return joined_by_all(plan[step], latents, guided)
 
     def refused():
         return _too_large(unet, device, economy.window, conditions, smaller_windows)

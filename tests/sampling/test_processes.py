@@ -1,0 +1,49 @@
+"""One clip by two processes on the CPU: the frames are those of one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from project import ROOT
+from small_jobs import job, left_over, pictures
+
+from dicetalk.errors import InputError
+from dicetalk.sampling.processes import join_processes, process
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_make_the_frames_of_one(tmp_path, tiny_checkpoint):
+    made = {}
+    # Not by `accelerate launch`, which starts one process on CPUs, whatever --num_processes says.
+    launchers = {"one": ["-m"], "two": ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m"]}
+    for name, launcher in launchers.items():
+        clip = job(tmp_path, tiny_checkpoint, f"{name}.mp4", length=2.6, steps=2)
+        options = ("portrait", "audio", "output", "checkpoint", "size", "steps", "length", "device", "fps")
+        options = [part for option in options for part in (f"--{option}", str(getattr(clip, option)))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *launcher, "dicetalk", "generate", *options],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(f"{name}.mp4: ") == 1  # two that do not know each other would print it twice
+        made[name] = pictures(clip.output)
+    assert np.array_equal(made["one"], made["two"]) and len(made["one"]) == 33
+    assert left_over(tmp_path) == []
+
+
+def test_one_process_is_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    join_processes()
+    assert process() == (0, 1)
+
+
+def test_without_accelerate_it_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(InputError, match="pip install accelerate"):
+        join_processes()
