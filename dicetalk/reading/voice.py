@@ -114,8 +114,8 @@ def arousal_of(measured):
 def speech_in(samples):
     """How probable speech is in each 32 ms of a window, (n,) mono at 16 kHz: (n // 512,), 0 to 1.
 
-    Silero VAD tells it (Silero Team, "Silero VAD: pre-trained enterprise-grade Voice Activity Detector", 2024), whose
-    weights come in its package.
+    By Silero VAD (Silero Team, "Silero VAD: pre-trained enterprise-grade Voice Activity Detector", 2024), whose weights
+    come in its package.
     """
     import torch
 
