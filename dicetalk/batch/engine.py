@@ -28,7 +28,7 @@ class Outcome:
         reason: why it failed, in one line.
         frames, seconds: of the video.
         windows: window steps, those that an interrupted run had done included.
-        took: seconds of work.
+        took: seconds from the reading of the inputs to the end of the output.
         worker: which one it was, on several.
     """
 
@@ -107,16 +107,14 @@ class Engine:
         Raises:
             Stopped: `stop` was called; finished steps are kept beside the output.
         """
-        begun = time.monotonic()
         try:
             if is_made(job):
                 return Outcome(row, SKIPPED, job.output, worker=self.name)
-            frames, windows = self._make(job)
+            frames, windows, took = self._make(job)
         except Stopped:
             raise
         except Exception as error:  # whatever a file holds, the other rows are made
             return Outcome(row, FAILED, job.output, reason_of(error), worker=self.name)
-        took = round(time.monotonic() - begun, 3)
         return Outcome(row, DONE, job.output, None, frames, frames / float(job.fps), windows, took, self.name)
 
     def check(self, job: Job) -> tuple[int, tuple[int, int], str, bool]:
@@ -138,6 +136,7 @@ class Engine:
     def _make(self, job):
         with self._sampling:
             self._require_running()
+            begun = time.monotonic()
             inputs = read_inputs(job, _silent, once=self._kept.once)
             metadata = video_metadata(job, inputs)
             run = kept_run(job, inputs, metadata)
@@ -150,7 +149,7 @@ class Engine:
         with self._writing, _kept_when_it_ends(run):
             frames = write(job, pipeline, latents, metadata, inputs.sound, self._watched)
         run.remove()
-        return frames, windows
+        return frames, windows, round(time.monotonic() - begun, 3)
 
     def _pipeline_of(self, inputs):
         """The pipeline of a checkpoint; one is kept, as rows with the same come one after the other."""
