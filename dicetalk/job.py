@@ -21,6 +21,7 @@ LARGEST_SCALE = 20
 LARGEST_STRENGTH = 2
 FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
+NOISES = ("usual", "published")
 _WHERE = ("output", "device", "chart")  # they say where and not what
 _FILES = ("portrait", "audio", "landmarks", "face_landmarker", "embedder")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -42,10 +43,13 @@ class Job(ClipOptions):
         start, length: which piece of the audio, in seconds; to its end when the length is None.
         fps: "12.5", the model's own, or "25".
         size: short side of the video in pixels.
+        keep_resolution: whether the video is resized to the portrait's own pixels, or those of what is cut out of it.
         crop: whether the portrait is cut to a square around the face, of whose size `margin` is kept on every side.
         face: "x1,y1,x2,y2" or four numbers, hairline to chin, in pixels; or which of the faces that are found:
             "largest", "left", "right", or its number from the left. The largest when None.
         seed, steps: of the sampler.
+        noise: "usual", of the seed, the same on every device; or "published", as the authors' script draws it on CUDA,
+            by its own seed and for whole frames of speech, to compare videos with its.
         reference_scale: how closely the video keeps to the portrait.
         emotion_scale: guidance: how far the frames go beyond what the model draws without speech and emotion.
         speech_strength, emotion_strength: how much the speech and the emotion add inside the model, 0 to 2.
@@ -67,10 +71,12 @@ class Job(ClipOptions):
     length: float | None = None
     fps: str = "25"
     size: int = 512
+    keep_resolution: bool = False
     crop: bool = False
     margin: float = 0.5
     face: str | None = None
     seed: int = 0
+    noise: str = "usual"
     steps: int = 25
     reference_scale: float = 3.0
     emotion_scale: float = 6.0
@@ -217,6 +223,7 @@ def _clean(values, named):
             clean[name] = _text(named(name), value)
     _require_choice(named("fps"), clean, "fps", FPS)
     _require_choice(named("dtype"), clean, "dtype", DTYPES)
+    _require_choice(named("noise"), clean, "noise", NOISES)
     if clean["face"] is not None:
         from .media.faces import parse_face
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -76,7 +76,7 @@ def render(
     pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
     try:
         latents = sample_latents(job, pipeline, inputs, run, start)
-        count = write(job, pipeline, latents, metadata, inputs.sound) if first else 0
+        count = write(job, pipeline, latents, metadata, inputs) if first else 0
     except BaseException as error:  # whatever ended the run, its finished steps are not lost
         hint = "" if isinstance(error, NotFinite) or not first else run.rescue()
         if hint and isinstance(error, (InputError, KeyboardInterrupt)):
@@ -86,7 +86,7 @@ def render(
         raise
     if first:
         run.remove()
-    return Made(count, count / float(job.fps), *inputs.portrait.image.size)
+    return Made(count, count / float(job.fps), *video_size(job, inputs.portrait))
 
 
 def read_inputs(
@@ -113,10 +113,13 @@ def read_inputs(
 
     from .media.audio import load_sound
     from .media.image import load_image
+    from .model.audio import SAMPLES_PER_FRAME
 
     picture = file_stamp(job.portrait)
     image = once(("image", picture), lambda: load_image(job.portrait))
     sound = load_sound(job.audio, job.start, job.length)
+    if job.noise == "published":
+        sound = replace(sound, speech=sound.speech[: len(sound.speech) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME])
     for note in sound.notes:
         say(f"Note: {note}")
 
@@ -125,6 +128,11 @@ def read_inputs(
     from .memory import choose_device, choose_dtype
 
     device = choose_device(job.device, named("device"))
+    if job.noise == "published" and device.type != "cuda":
+        raise InputError(
+            f"{named('noise')} is published, which an NVIDIA GPU alone can draw, and {named('device')} is {device}: "
+            f"use cuda, or the usual noise."
+        )
     dtype = choose_dtype(job.dtype, device)
     checkpoint = resolve_checkpoint(job.checkpoint)
     priors = load_priors(checkpoint.folder("emotions"))
@@ -180,7 +188,7 @@ def kept_run(job, inputs, metadata):
         "--checkpoint": digest(*checkpoint_stamp(inputs.checkpoint)),
         "face (--face)": list(portrait.face_box),
         "part of the portrait (--crop, --margin)": list(portrait.crop_box),
-        **{f"--{name}": getattr(job, name) for name in ("size", "steps", "seed")},
+        **{f"--{name}": getattr(job, name) for name in ("size", "steps", "seed", "noise")},
         "--reference-scale": job.reference_scale,
         "--emotion-scale": job.emotion_scale,
         "--speech-strength": job.speech_strength,
@@ -245,6 +253,7 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     """The sampled latents, one a frame at 12.5 fps; `start` is what `begin` returns."""
     import torch
 
+    from .sampling.noise import published_noise
     from .sampling.processes import process
     from .sampling.windows import WINDOW
 
@@ -257,6 +266,9 @@ def sample_latents(job, pipeline, inputs, run, start=None):
             run.step(step + 1, inputs["latents"])
         return {}
 
+    noise = {"generator": torch.Generator("cpu").manual_seed(job.seed)}
+    if job.noise == "published" and start is None:
+        noise = {"noise": published_noise(run.shape, device=inputs.device)}
     pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None if first else True)
     return pipeline(
         portrait=inputs.portrait,
@@ -265,7 +277,7 @@ def sample_latents(job, pipeline, inputs, run, start=None):
         num_inference_steps=job.steps,
         reference_scale=job.reference_scale,
         emotion_scale=job.emotion_scale,
-        generator=torch.Generator("cpu").manual_seed(job.seed),
+        **noise,
         output_type="latent",
         callback_on_step_end=keep,
         start=start,
@@ -275,17 +287,18 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     ).frames
 
 
-def write(job, pipeline, latents, metadata, sound=None, watch=None):
+def write(job, pipeline, latents, metadata, inputs=None, watch=None):
     """Decode and write the video piece by piece; returns how many frames it has.
 
     Args:
-        sound: the `Sound` of the job's audio; read again when None.
+        inputs: what the job names; the sound is read again when None.
         watch: called with the frames and their number, gives the same frames; a progress bar when None.
     """
     from contextlib import closing
     from fractions import Fraction
 
     from .media.audio import load_sound
+    from .media.pixels import at_resolution
     from .media.stream import video_frames
     from .media.video import write_video
 
@@ -293,10 +306,20 @@ def write(job, pipeline, latents, metadata, sound=None, watch=None):
     total = 2 * len(latents) if double else len(latents)
     comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
-    sample_rate, blocks = (sound or load_sound(job.audio, job.start, job.length)).for_video()
+    sample_rate, blocks = (inputs.sound if inputs else load_sound(job.audio, job.start, job.length)).for_video()
     with closing(video_frames(pipeline.decode(latents, job.decode_chunk_size), double)) as frames:
         shown = (watch or _writing_bar)(frames, total)
+        if job.keep_resolution:
+            shown = at_resolution(shown, video_size(job, inputs.portrait))
         return write_video(job.output, shown, Fraction(job.fps), blocks, sample_rate, metadata)
+
+
+def video_size(job: Job, portrait) -> tuple[int, int]:
+    """Width and height of the video in pixels, which are even."""
+    if not job.keep_resolution:
+        return portrait.image.size
+    x1, y1, x2, y2 = portrait.crop_box
+    return max(2, (x2 - x1) // 2 * 2), max(2, (y2 - y1) // 2 * 2)
 
 
 def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class Engine:
                 latents = sample_latents(job, pipeline, inputs, run, start)
             windows = pipeline.windows.done - before
         with self._writing, _kept_when_it_ends(run):
-            frames = write(job, pipeline, latents, metadata, inputs.sound, self._watched)
+            frames = write(job, pipeline, latents, metadata, inputs, self._watched)
         run.remove()
         return frames, windows, round(time.monotonic() - begun, 3)
 

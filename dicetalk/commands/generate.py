@@ -2,7 +2,7 @@
 
 import sys
 
-from ..job import DTYPES, FPS, Job, defaults
+from ..job import DTYPES, FPS, NOISES, Job, defaults
 from .clips import add_clip_arguments
 from .flags import flag
 
@@ -51,6 +51,11 @@ def add_arguments(parser):
     add("--length", type=float, metavar="S", help="length of the speech, in seconds (default: to the end)")
     add("--fps", choices=FPS, default=usual["fps"], help="25 doubles the model's 12.5 (default: %(default)s)")
     add("--size", type=int, default=usual["size"], help="short side of the video in pixels (default: %(default)s)")
+    add(
+        "--keep-resolution",
+        action="store_true",
+        help="resize the video to the portrait's own size, or that of the part which --crop cuts out",
+    )
     add("--crop", action="store_true", help="cut the portrait to a square around the face")
     add(
         "--margin",
@@ -65,6 +70,13 @@ def add_arguments(parser):
         "left (default: largest)",
     )
     add("--seed", type=int, default=usual["seed"], help="another seed, another video (default: %(default)s)")
+    add(
+        "--noise",
+        choices=NOISES,
+        default=usual["noise"],
+        help="published: as the authors' script draws it, on CUDA, by its own seed and for whole frames of speech, to "
+        "compare videos (default: %(default)s)",
+    )
     add("--steps", type=int, default=usual["steps"], help="sampling steps (default: %(default)s)")
     add(
         "--reference-scale",

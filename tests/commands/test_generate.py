@@ -84,6 +84,7 @@ def generate(tiny_checkpoint, tmp_path, capsys):
         ({"device": "abacus"}, ["--device abacus"]),
         ({"output": "/nowhere/out.mp4"}, ["/nowhere", "does not exist"]),
         ({"output": "out.avi"}, ["out.avi", ".mp4"]),
+        ({"noise": "published", "device": "cpu"}, ["--noise is published", "--device is cpu"]),
         ({"output": "x" * 225 + ".mp4"}, ["The name of the output", "too long"]),
     ],
 )
@@ -204,6 +205,16 @@ def test_crop_face_and_timeline(generate, tmp_path):
     assert metadata["face"] == [180, 60, 320, 250]
     x1, y1, x2, y2 = metadata["crop_box"]
     assert x2 - x1 < 300 and y2 - y1 < 300
+
+
+def test_the_video_may_keep_the_portraits_resolution(generate, tmp_path):
+    code, out, err = generate(keep_resolution=True, crop=True, face="180,60,320,250", length=0.1)
+    assert code == 0, err
+    x1, y1, x2, y2 = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])["crop_box"]
+    with av.open(tmp_path / "out.mp4") as video:
+        frame = next(video.decode(video=0))
+    assert (frame.width, frame.height) == ((x2 - x1) // 2 * 2, (y2 - y1) // 2 * 2) != (64, 64)
+    assert f"{frame.width}×{frame.height} pixels" in out
 
 
 def test_less_than_a_frame_of_speech_is_a_frame(generate, tmp_path):
