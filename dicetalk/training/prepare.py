@@ -197,7 +197,7 @@ def _blendshapes(source, count):
     from ..reading.landmarks import read_landmarks
     from ..reading.streams import look_into
 
-    values, times = read_landmarks(source.landmarks)
+    values, times, *_ = read_landmarks(source.landmarks)
     if times is None:
         rate = source.fps if source.video.is_dir() else look_into(source.video)[0]
         times = np.arange(len(values)) / rate

@@ -40,7 +40,7 @@ def test_a_take_comes_with_landmarks_and_portrait(command, tmp_path):
     assert max(apart) < 4  # what H.264 loses
     sound = load_audio(path)[: len(take.sound)]
     assert np.corrcoef(sound, take.sound[: len(sound)])[0, 1] > 0.9
-    values, times = read_landmarks(path.with_suffix(".csv"))
+    values, times, *_ = read_landmarks(path.with_suffix(".csv"))
     np.testing.assert_allclose(values, take.blendshapes, atol=1e-4)
     np.testing.assert_allclose(times, np.arange(len(take)) / 12.5)
     with Image.open(path.with_suffix(".png")) as portrait:
@@ -108,7 +108,7 @@ def test_recordings_are_found_and_hold_what_was_drawn(command, tmp_path):
         sentence, seed = map(int, recording.name.split("_"))
         take = Take(Person.of(5), recording.emotion, int(recording.level[-1]), sentence, seed)
         assert recording.video is None and np.array_equal(load_audio(recording.audio), take.sound)
-        values, times = read_landmarks(recording.landmarks)
+        values, times, *_ = read_landmarks(recording.landmarks)
         np.testing.assert_allclose(values, take.blendshapes, atol=1e-4)
         assert len(times) == len(take)
 
