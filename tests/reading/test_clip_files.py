@@ -3,7 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from clips import face, prototype, voice, write_video
+from clips import face, prototype, voice, write_timed, write_video
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -282,3 +282,28 @@ def test_faces_become_rows():
     assert times.tolist() == [0.0, 0.04, 1.5]
     np.testing.assert_allclose(rows[0], SMILE, rtol=1e-6)
     assert np.isnan(rows[1]).all() and rows[2].sum() == 1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(
+    "tracks, silent",
+    [
+        ({"pictures": 0.0, "sound": 1.5}, (0.05, 1.4)),
+        ({"pictures": 1.0, "sound": 0.0}, (None, None)),
+        ({"pictures": 0.0, "sound": 0.0, "gap": (0.5, 1.5)}, (0.6, 1.4)),
+    ],
+    ids=["sound starts late", "pictures start late", "sound with a gap"],
+)
+def test_a_voice_is_heard_at_its_time(tmp_path, name, tracks, silent):
+    codec = "libopus" if "gap" in tracks else "aac"
+    path = write_timed(tmp_path / name, codec=codec, **tracks)
+    heard = np.concatenate(list(stream_audio(path)))
+    loud = np.abs(heard) > 0.05
+    begins = loud.argmax() / SAMPLE_RATE
+    if "gap" in tracks or tracks["pictures"]:
+        assert begins < 0.05
+    else:
+        assert begins == pytest.approx(1.5, abs=0.05)
+    if silent[0] is not None:
+        assert not loud[int(silent[0] * SAMPLE_RATE) : int(silent[1] * SAMPLE_RATE)].any()
+        assert loud[int((silent[1] + 0.2) * SAMPLE_RATE) :].any()
