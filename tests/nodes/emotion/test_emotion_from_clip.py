@@ -234,7 +234,7 @@ def picture(size=8):
         ({"images": picture(), "video": object()}, "Both video and images are wired"),
         ({"images": torch.zeros(1, 8, 8, 2)}, "images has the shape .* which is no picture"),
         ({"images": torch.zeros(0, 8, 8, 3)}, "images has the shape .* which is no picture"),
-        ({"images": picture()}, "The face was not read.*inputs that can be read: face_landmarks or face_detection_model.*audio"),
+        ({"images": picture()}, "The face was not read.*inputs.*: face_landmarks or face_detection_model.*audio"),
         ({"face_landmarks": {"frames": [[], []]}}, "No face was seen"),
         ({"face_landmarks": {"frames": [[{"bbox_xyxy": (0, 0, 1, 1)}]]}}, "face_landmarks holds no blendshapes"),
         ({"face_landmarks": {}}, "face_landmarks holds no blendshapes"),
