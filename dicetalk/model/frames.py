@@ -35,10 +35,11 @@ class Blender(AlphaBlender):
 
     def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator=None) -> Tensor:
         """Overwrites x_spatial, where no gradient needs it."""
-        alone = x_temporal if self.switch_spatial_to_temporal_mix else x_spatial
-        other = x_spatial if self.switch_spatial_to_temporal_mix else x_temporal
-        where = None if torch.is_grad_enabled() else x_spatial
-        return torch.lerp(other, alone, self.share(x_spatial), out=where)
+        factor = self.mix_factor if self.switch_spatial_to_temporal_mix else -self.mix_factor
+        share = torch.sigmoid(factor).to(x_spatial.device, x_spatial.dtype)  # of x_temporal
+        if torch.is_grad_enabled():
+            return torch.lerp(x_spatial, x_temporal, share)
+        return x_spatial.lerp_(x_temporal, share)
 
 
 class FrameResBlock(SpatioTemporalResBlock):

@@ -1,7 +1,6 @@
 """The denoiser: diffusers' Stable Video Diffusion UNet, its cross-attention taught to hear audio and emotion."""
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Callable, Iterable, Mapping
 
@@ -44,6 +43,8 @@ class Contexts:
         masks: the face mask at each attention grid, {(height, width): (batch or 1, 1, height·width, 1)}.
         audio_scale, emotion_scale: strengths of the two adapters.
         attention: the function that attends, see `scaled_dot_product_attention`.
+        mean: the same with the mean of a window's tokens in place of them, `F` gone.
+        waves: see `waves_of`.
     """
 
     clip: Tensor
@@ -53,18 +54,13 @@ class Contexts:
     audio_scale: float
     emotion_scale: float
     attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+    mean: Any = None
     waves: dict[int, Tensor] = field(default_factory=dict)
 
     def adapters(self):
         """(adapter index, tokens, scale) of the adapters that act."""
         named = ((0, self.audio, self.audio_scale), (1, self.emotion, self.emotion_scale))
         return [adapter for adapter in named if adapter[2] != 0]
-
-    @cached_property
-    def mean(self) -> "Contexts":
-        """The same with the mean of a window's tokens in place of them, `F` gone."""
-        means = {name: getattr(self, name).mean(dim=1) for name in ("clip", "audio", "emotion")}
-        return replace(self, **means)
 
     def waves_of(self, time_proj, frames: int, like: Tensor) -> Tensor:
         """The frames' sinusoidal positions, (frames, channels), computed once for each width."""
@@ -157,7 +153,7 @@ def _gated(ff, x: Tensor) -> Tensor:
 
 
 def _self_attention(attn: Attention, x: Tensor, contexts: Contexts) -> Tensor:
-    query, key, value = (layer(x) for layer in _projections(attn))
+    query, key, value = _projected(attn, x)
     return _output(attn, contexts.attention(query, key, value, attn.heads))
 
 
@@ -167,10 +163,8 @@ def _frame_attention(attn: Attention, norm, x: Tensor, frames: int, contexts: Co
     x: (batch·frames, pixels, channels). Frames are looked at where they are, one batch element at a time, because no
     view has both batch and pixels on one axis.
     """
-    y = norm(x)
     # (batch, pixels, frames, channels) each
-    query, key, value = (layer(y).unflatten(0, (-1, frames)).transpose(1, 2) for layer in _projections(attn))
-    del y
+    query, key, value = (y.unflatten(0, (-1, frames)).transpose(1, 2) for y in _projected(attn, norm(x)))
     sums = []
     for one, q, k, v in zip(x.unflatten(0, (-1, frames)), query, key, value):
         seen = contexts.attention(q, k, v, attn.heads)
@@ -181,8 +175,9 @@ def _frame_attention(attn: Attention, norm, x: Tensor, frames: int, contexts: Co
     return torch.cat(sums) if torch.is_grad_enabled() else x
 
 
-def _projections(attn: Attention):
-    return attn.to_q, attn.to_k, attn.to_v
+def _projected(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of self-attention; nothing keeps x, so that its memory is free after them."""
+    return attn.to_q(x), attn.to_k(x), attn.to_v(x)
 
 
 def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts, mask: Tensor) -> Tensor:
@@ -206,8 +201,9 @@ def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: 
 def _temporal_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: Contexts) -> Tensor:
     """x: (batch·frames, pixels, channels); every pixel and frame attends to the window's mean context."""
     query = rearrange(attn.to_q(x), "(b f) n c -> b (f n) c", f=frames)
-    total = attn.to_v(contexts.mean.clip)
-    for adapter, tokens, scale in contexts.mean.adapters():
+    mean = contexts.mean
+    total = attn.to_v(mean.clip)
+    for adapter, tokens, scale in mean.adapters():
         key, value = attn.processor(adapter, tokens)
         heard = contexts.attention(query, key, value, attn.heads)
         total = total + (heard if scale == 1 else heard * scale)
@@ -321,15 +317,15 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         batch, frames, _, height, width = sample.shape
         dtype = sample.dtype
         indicator = sample.new_zeros(batch, frames)
-        contexts = Contexts(
-            clip=encoder_hidden_states,
-            audio=audio_tokens,
-            emotion=emotion_tokens,
-            masks=self._masks(face_mask.to(dtype), height, width),
-            audio_scale=audio_scale,
-            emotion_scale=emotion_scale,
-            attention=self.attention if attention is None else attention,
-        )
+        settings: dict[str, Any] = {
+            "masks": self._masks(face_mask.to(dtype), height, width),
+            "audio_scale": audio_scale,
+            "emotion_scale": emotion_scale,
+            "attention": self.attention if attention is None else attention,
+        }
+        tokens = (encoder_hidden_states, audio_tokens, emotion_tokens)
+        mean = Contexts(*(each.mean(dim=1) for each in tokens), **settings)
+        contexts = Contexts(*tokens, mean=mean, **settings)
 
         timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         embedding = self.time_embedding(self.time_proj(timestep).to(dtype))

@@ -384,7 +384,7 @@ def test_guidance_that_calls_the_model_again_is_refused(small):
     from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 
     patcher = PerturbedAttentionGuidance.execute(small.patcher, 3.0).result[0]
-    with pytest.raises(ValueError, match="wants to call the model once more"):
+    with pytest.raises(ValueError, match="wants to call the model again"):
         small.sample(small.guider(patcher))
 
 

@@ -49,7 +49,7 @@ def test_a_window_on_a_gpu(small, name, together, left_behind):
     """Conditions come from the CPU. ComfyUI leaves blend factors there when a model is loaded in part."""
     import comfy.model_patcher
 
-    nodes = small.module("nodes.sampling.model")
+    nodes, Blender = small.module("nodes.sampling.model"), small.module("dicetalk.model.frames").Blender
     settings = nodes.DiceTalkModelConfig(dict(UNET))
     settings.set_inference_dtype(*TYPES[name])
     native = settings.get_model({})
@@ -59,7 +59,7 @@ def test_a_window_on_a_gpu(small, name, together, left_behind):
     guider = small.guider(patcher, small.conditions(FRAMES))
     guider.inner_model = native
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        put(native, CUDA, stays=nodes.Blender if left_behind else ())
+        put(native, CUDA, stays=Blender if left_behind else ())
         tensors = {name: value for name, value in vars(guider.conditions).items() if isinstance(value, torch.Tensor)}
         guider.conditions = dataclasses.replace(
             guider.conditions, **{name: torch.empty(value.shape) for name, value in tensors.items()}
@@ -96,7 +96,7 @@ def test_the_other_parts_on_a_gpu_when_no_weights_are_loaded(pack, small, tiny_c
         bins = torch.empty(1, whisper.config.num_mel_bins, 2 * whisper.config.max_source_positions, device=device)
         states = whisper(bins.to(dtype), output_hidden_states=True).hidden_states
         assert {(state.device, state.dtype) for state in states} == {(CUDA, torch.float32)}
-        yield torch.empty(37, 10, len(states), whisper.config.d_model)
+        yield torch.empty(38, 10, len(states), whisper.config.d_model)
 
     monkeypatch.setattr(module, "feature_windows", heard)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
@@ -104,9 +104,9 @@ def test_the_other_parts_on_a_gpu_when_no_weights_are_loaded(pack, small, tiny_c
             patcher.load_device = CUDA
             put(patcher.model, "cpu")
         tokens, unconditional = parts.audio_tokens(torch.empty(48000), None)
-        assert len(tokens) == 37 and tokens.shape[1:] == unconditional.shape[1:]
+        assert len(tokens) == 38 and tokens.shape[1:] == unconditional.shape[1:]
         assert parts.pose_features(torch.empty(1, 1, 64, 64)).shape[2:] == (8, 8)
-        told, untold = parts.emotion_tokens(emotion, 37)
+        told, untold = parts.emotion_tokens(emotion, 38)
         assert told.shape == untold.shape
     assert {id(patcher) for patcher in loaded} == {id(patcher) for patcher in patchers}
     # Fake tensors let an embedding's weight and its indices differ in their device, which a GPU does not.
