@@ -121,13 +121,14 @@ def test_the_zip_holds_what_users_need_and_nothing_else(packed):
         "web",
         "example_workflows",
         "subgraphs",
+        "locales",
         "requirements.txt",
         "install.py",
     } <= tops
     assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "CHANGELOG.md"} <= tops
     assert not tops & {"tests", ".ci", ".github", ".git", ".gitignore", ".comfyignore", "dev.py", "CONTRIBUTING.md"}
     assert ".pre-commit-config.yaml" not in tops
-    for folder in ("web", "example_workflows", "subgraphs", "api", "nodes", "dicetalk"):
+    for folder in ("web", "example_workflows", "subgraphs", "locales", "api", "nodes", "dicetalk"):
         there = {path.relative_to(packed) for path in (packed / folder).rglob("*") if path.is_file()}
         tracked = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert {path for path in tracked if "__pycache__" not in path.parts} == there
