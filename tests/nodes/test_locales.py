@@ -23,7 +23,7 @@ def table():
 
 
 def kept(text):
-    """What a translation keeps: numbers (with point or comma), commands, names of files, folders, inputs and options."""
+    """What a translation keeps: numbers (with . or ,), commands, names of files, folders, inputs and options."""
     text = re.sub(r"(?<=\d),(?=\d)", ".", text)
     names = r"`[^`]+`|[A-Za-z]+(?:_[A-Za-z0-9]+)+|\w+/\w+|\.[a-z]{3,}|(?:DICE|Hugging|MediaPipe|UNet)\b"
     return sorted(set(re.findall(rf"{names}|\d+(?:\.\d+)?", text, re.ASCII)))
