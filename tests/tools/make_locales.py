@@ -19,7 +19,7 @@ from project import ROOT
 TABLE = Path(__file__).with_name("locales.json")
 LOCALES = ROOT / "locales"
 LANGUAGES = ["zh", "zh-TW", "ja", "ko", "es", "fr", "de", "ru", "pt-BR"]
-WITH_TOOLTIPS = ["zh", "ja", "fr", "de"]
+WITH_TOOLTIPS = ["zh", "ja", "es", "fr", "de"]
 
 
 def texts(nodes):
