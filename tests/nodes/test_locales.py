@@ -26,7 +26,10 @@ def kept(text):
     """What a translation keeps: numbers (with . or ,), commands, names of files, folders, inputs and options."""
     text = re.sub(r"(?<=\d),(?=\d)", ".", text)
     names = r"`[^`]+`|[A-Za-z]+(?:_[A-Za-z0-9]+)+|\w+/\w+|\.[a-z]{3,}|(?:DICE|Hugging|MediaPipe|UNet)\b"
-    return sorted(set(re.findall(rf"{names}|\d+(?:\.\d+)?", text, re.ASCII)))
+    options = (
+        r"\b(?:barycentre|moments|evidence|top-k|automatic|karras|euler|happy|surprised|fear|sad|angry|disgusted)\b"
+    )
+    return sorted(set(re.findall(rf"{options}|{names}|\d+(?:\.\d+)?", text, re.ASCII)))
 
 
 def test_there_are_the_nine_languages():
@@ -63,6 +66,7 @@ def test_numbers_names_and_options_stay(language, table):
 def test_a_changed_number_or_option_is_noticed():
     assert kept("At 12.5 frames, see top_k.") == kept("Bei 12,5 Bildern, siehe top_k.")
     assert kept("At 12.5 frames") != kept("Bei 25 Bildern") and kept("see top_k") != kept("siehe oben_k")
+    assert kept("happy:1.2 sets it") != kept("froh:1.2 setzt sie")
 
 
 @pytest.mark.parametrize("emotion", ["angry", "contempt", "disgusted", "fear", "happy", "sad", "surprised"])
