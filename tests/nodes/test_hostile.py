@@ -45,6 +45,7 @@ def picture(*shape, fill=0.5):
     return torch.full(shape, fill)
 
 
+FACE = torch.nn.functional.pad(torch.ones(1, 40, 30), (15, 15, 10, 10))
 BOX = {"x": 10.0, "y": 10.0, "width": 30.0, "height": 30.0}
 PICTURE = picture(1, 60, 60, 3)
 
@@ -103,10 +104,10 @@ SOCKETS = [
     image("image of 16 channels", picture(1, 60, 60, 16), "image has the shape .* which is no picture"),
     image("mask of another size", PICTURE, "mask is 61×60 pixels and the image 60×60", mask=torch.ones(1, 60, 61)),
     image("mask empty", PICTURE, "The face mask is empty", mask=torch.zeros(1, 60, 60)),
-    image("mask full", PICTURE, gives=r"face \(0.0, 0.0, 60.0, 60.0\)", mask=torch.ones(1, 60, 60)),
+    image("mask full", PICTURE, "The face mask covers 100% of the picture", mask=torch.ones(1, 60, 60)),
     image("mask with NaN", PICTURE, "not finite", mask=torch.full((1, 60, 60), NAN)),
     image("mask without a picture", PICTURE, "mask is", mask=torch.ones(0, 60, 60)),
-    image("masks, many", PICTURE, gives=r"face \(0.0, 0.0, 60.0, 60.0\)", mask=torch.ones(500, 60, 60)),
+    image("masks, many", PICTURE, gives=r"face \(15.0, 10.0, 45.0, 50.0\)", mask=FACE.expand(500, 60, 60)),
     image("box outside", PICTURE, "is outside the image, which is 60×60", boxes=BOX | {"x": 500.0}),
     image("box inverted", PICTURE, "is inverted or empty", boxes=BOX | {"width": -30.0}),
     image("box with NaN", PICTURE, "not a finite number", boxes=BOX | {"x": NAN}),

@@ -171,7 +171,7 @@ def test_every_node_of_the_zip_is_there_and_says_the_same_when_run(bare_server):
 
 
 def test_the_zips_pages_and_workflows_are_served(bare_server):
-    assert "quick_start" in bare_server.get("/workflow_templates")["comfyui-dice-talk"]
+    assert "1 Quick start" in bare_server.get("/workflow_templates")["comfyui-dice-talk"]
     for path in ("download.js", "docs/DiceTalkLoader.md"):
         with urllib.request.urlopen(f"{bare_server.url}/extensions/comfyui-dice-talk/{path}") as answer:
             assert answer.status == 200

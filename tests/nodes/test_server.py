@@ -78,7 +78,7 @@ def test_quick_start_makes_a_video(server):
     outputs = server.run(QUICK_START, on_message=on_message)
 
     frames, rate, seconds = read_video(server.saved_file({"12": outputs["12"]}))
-    assert [frame.shape for frame in frames] == [(128, 128, 3)] * 6
+    assert [frame.shape for frame in frames] == [(128, 128, 3)] * 7
     assert rate == Fraction(25, 2)
     assert abs(seconds - 6 / 12.5) <= 1 / 12.5
     assert any(np.any(frame != frames[0]) for frame in frames[1:])
@@ -102,7 +102,7 @@ def test_cancelled_run_stops_and_the_next_one_works(server):
 
     outputs = server.run(quick_start(DiceTalkSampler={"steps": 1, "seed": 2}))
     frames, _, _ = read_video(server.saved_file({"12": outputs["12"]}))
-    assert len(frames) == 6
+    assert len(frames) == 7
 
 
 def test_missing_checkpoint_is_told_before_anything_runs(server):
@@ -169,5 +169,5 @@ def test_guider_works_with_comfyuis_own_sampler_nodes(server):
     }
     outputs = server.run(graph)
     frames, _, _ = read_video(server.saved_file({"12": outputs["12"]}))
-    assert len(frames) == 6
+    assert len(frames) == 7
     assert any(np.any(frame != frames[0]) for frame in frames[1:])

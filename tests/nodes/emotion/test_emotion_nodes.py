@@ -221,7 +221,7 @@ def test_mixed_timed_clip_driven_and_saved_emotions_each_change_the_video(server
     outputs = server.run(graph)
     results = {name: read(outputs, nodes) for name, nodes in saved.items()}
     plain_latent, plain_video = results["plain"]
-    assert plain_latent.shape[0] == len(plain_video) == 3
+    assert plain_latent.shape[0] == len(plain_video) == 4
     for name in ("mixed", "timed", "from a clip"):
         latent, video = results[name]
         assert np.abs(latent - plain_latent).max() > 1e-3
