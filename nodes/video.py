@@ -175,7 +175,7 @@ class LatentVideo(Input.Video):
                     done += 1
                     if done % _TELL_EVERY == 0 or done == total:
                         say(f"decoded {done} of {total} frames, {left.after(done / total)}")
-                del piece, frame  # not kept while the next ones come
+                piece = frame = None  # not kept while the next ones come
 
     def _pieces_on_cpu(self):
         for piece in self._pieces():

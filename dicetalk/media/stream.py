@@ -33,7 +33,7 @@ def _pixels(chunks):
         for chunk in chunks:
             for frame in chunk.permute(0, 2, 3, 1).numpy():
                 yield as_pixels(frame, 8)
-            del chunk, frame  # not kept while the next one is decoded
+            chunk = frame = None  # not kept while the next one is decoded
 
 
 def _doubled(frames):

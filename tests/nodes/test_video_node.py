@@ -380,10 +380,10 @@ def test_inputs_that_cannot_be_used(small, vae, latents, inputs, words):
 
 @pytest.fixture(scope="module", params=["node", "pipeline"])
 def peaks(request, comfyui):
-    """Peak memory: 5 s, which fill the encoder's look-ahead, and 20 s; and 20 s of which every frame is held."""
-    short, long = streaming_memory.peaks([5, 20], request.param, side=256)
-    (held,) = streaming_memory.peaks([20], request.param, side=256, keep=True)
-    assert short["frames"] == 124 and long["frames"] == held["frames"] == 500
+    """Peak memory: 16 s, which fill all that waits between the stages, and 32 s; and 32 s with every frame held."""
+    short, long = streaming_memory.peaks([16, 32], request.param, side=192)
+    (held,) = streaming_memory.peaks([32], request.param, side=192, keep=True)
+    assert short["frames"] == 400 and long["frames"] == held["frames"] == 800
     return short, long, held
 
 
