@@ -130,8 +130,11 @@ def choose_face(image, choice=None):
         Face.
 
     Raises:
-        InputError: no face, or two that are equally large and no choice; or there is no face of that number.
+        InputError: no face, or two that are equally large and no choice; or there is no face of that number, or an
+            unknown choice.
     """
+    if isinstance(choice, str) and choice not in CHOICES:
+        raise InputError(f"The face is {choice}: give largest, left or right, a number from the left, or a box.")
     grey = image.convert("L")
     faces = _search(image) if choice in (None, "largest") else _search_all(image)
     tilt = 0.0

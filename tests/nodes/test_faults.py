@@ -286,7 +286,7 @@ def test_a_cancelled_run_computes_one_window_more_at_most(recorded, change):
     assert later <= 1
     assert seconds < 2 * window + 5
 
-    assert len(frames_of(recorded.server, recorded.server.run(talking(2, 1)))) == 6
+    assert len(frames_of(recorded.server, recorded.server.run(talking(2, 1)))) == 7
 
 
 def test_cancelled_speech_ends_with_its_30_seconds(recorded):
@@ -303,7 +303,7 @@ def test_cancelled_speech_ends_with_its_30_seconds(recorded):
     assert later <= 1 and len(recorded.begun("speech")) < 20
 
     graph["2"]["inputs"]["duration"] = 1.0
-    assert "12" in str(recorded.server.run(graph)["4"])
+    assert "13" in str(recorded.server.run(graph)["4"])
 
 
 def test_a_killed_server_leaves_no_half_file_and_the_next_run_works(recorded):
@@ -348,7 +348,7 @@ def test_memory_that_runs_out_while_decoding_costs_no_sampling(recorded, change,
     sampled = recorded.begun("window")
     assert sampled and files_below(server.base / "output") == before
 
-    assert len(frames_of(server, server.run(graph))) == 6
+    assert len(frames_of(server, server.run(graph))) == 7
     assert recorded.begun("window") == sampled, "nothing was sampled again"
 
 
