@@ -338,7 +338,7 @@ AUDIO_FILES = [
     Row("one sample", sound(1 / 16000), heard(), gives="^1 samples, 1 frames"),
     Row("sound at 8 kHz", sound(rate=8000, level=0.5), heard(), gives="^16000 samples, 13 frames, peak 0.[56]"),
     Row("sound at 192 kHz", sound(rate=192_000, level=0.5), heard(), gives="^16000 samples, 13 frames, peak 0.5"),
-    Row("sound of 8 channels", sound(channels=8, level=0.5), heard(), gives="^16000 samples, 13 frames, peak 0.5"),
+    Row("sound of 8 channels", sound(channels=8, level=0.5), heard(), gives="^16000 samples, 13 frames, peak 1.4"),
     Row(
         "sound that claims 1 Hz", sound(16000, rate=1), heard(), "sampling rate of .*a.wav is 1 Hz, and 1000 to 768000"
     ),
@@ -355,7 +355,7 @@ AUDIO_FILES = [
     ),
     Row("sound with NaN", float_wav([0.0] * 8000 + [np.nan] * 8000), heard(), "a.wav holds samples .* not finite"),
     Row("sound of no length", sound(0), heard(), "a.wav holds no sound|a.wav cannot be read"),
-    Row("3 h of sound, a second near the end", three_hours, heard(start=10_790, length=1), gives="^16000 samples, 12"),
+    Row("3 h of sound, a second near the end", three_hours, heard(start=10_790, length=1), gives="^16000 samples, 13"),
     Row("3 h of sound, started after its end", three_hours, heard(start=10_801), "past the end of .*lasts 10800.00 s"),
     Row("video without sound", silent_video, heard(), "a.mp4 has no audio track"),
     Row("playlist of another folder", written("a.m3u8", PLAYLIST % b"/etc/hostname"), heard(), "a.m3u8"),
@@ -406,7 +406,7 @@ MASKS = [
     Row("mask empty", value(np.zeros((50, 100))), masked, "The face mask is empty"),
     Row("mask full", value(np.ones((50, 100))), masked, "The face mask covers 100% of the picture"),
     Row("mask with NaN", value(np.full((50, 100), np.nan)), masked, "mask holds values that are not finite"),
-    Row("mask of wild values", value(np.pad(np.full((30, 40), 1e30), ((10, 10), (30, 30)))), masked, gives="mask 0 to 1"),
+    Row("mask of wild values", value(1e30 * np.pad(np.ones((30, 40)), ((10,), (30,)))), masked, gives="mask 0 to 1"),
     Row("mask of no dimensions", value(np.float32(1)), masked, "mask has shape"),
 ]
 
