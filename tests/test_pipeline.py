@@ -114,7 +114,7 @@ def test_bad_arguments_are_told(pipeline, given):
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"decode_chunk_size": 0}, "decode_chunk_size is 0"),
         ({"callback_on_step_end_tensor_inputs": ("noise",)}, "noise"),
-        ({"audio": np.zeros(100, np.float32)}, "0.006 s"),
+        ({"audio": np.zeros(0, np.float32)}, "0.000 s"),
         ({"audio": np.float32(0)}, "mono audio"),
         ({"audio": np.zeros((2, 16000), np.float32)}, "mono audio"),
     ):

@@ -124,7 +124,7 @@ def test_recordings_become_a_checkpoint(command, manifest, tiny_checkpoint, tmp_
     emotion = load_prior(output / "emotions" / "happy.npy")
     portrait = prepare_portrait(face(200), (16, 16, 48, 48), 64)
     frames = pipeline(portrait, voice(0.3), emotion, num_inference_steps=1, output_type="np").frames
-    assert frames.shape == (3, 64, 64, 3) and np.isfinite(frames).all()
+    assert frames.shape == (4, 64, 64, 3) and np.isfinite(frames).all()
 
     code, out, error = command(*arguments, "--resume", "--steps", 3)
     assert code == 0, error
