@@ -59,7 +59,7 @@ def test_a_job_is_rendered(tiny_checkpoint, tmp_path):
     )
     said = []
     made = dicetalk.render(job, say=said.append)
-    assert (made.frames, made.width, made.height) == (5, 64, 64) and made.seconds == 0.2
+    assert (made.frames, made.width, made.height) == (8, 64, 64) and made.seconds == 0.32
     assert any("untrained" in line for line in said)
     from dicetalk.media.container import read_metadata
 
