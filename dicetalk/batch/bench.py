@@ -63,6 +63,7 @@ def _jobs(folder, clips, portraits):
 
     from ..checkpoints.tiny import write_tiny_checkpoint
     from ..drawn import Person, Take
+    from ..drawn.files import wav
     from ..media.image import save_png
 
     write_tiny_checkpoint(folder / "tiny")
@@ -71,7 +72,7 @@ def _jobs(folder, clips, portraits):
         take = Take(Person.of(number), "neutral")
         save_png(Image.fromarray(take.portrait(256)), folder / f"{number}.png")
         faces.append(",".join(f"{side:g}" for side in take.face_box(256)))
-    _write_wav(folder / "speech.wav", take.sound)
+    (folder / "speech.wav").write_bytes(wav(take.sound))
     return [
         {
             "portrait": folder / f"{number % portraits}.png",
@@ -88,16 +89,6 @@ def _jobs(folder, clips, portraits):
         }
         for number in range(clips)
     ]
-
-
-def _write_wav(path, sound):
-    import wave
-
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
 
 
 def _run(*arguments):

@@ -4,27 +4,19 @@ A Person × blendshapes × a Pose is a picture (`draw`), a Take a talking one wi
 them. The names below load their modules, and the libraries behind them, when they are first used.
 """
 
-import importlib
+from ..dependencies import lazy_names
 
-_EXPORTS = {
-    "Person": "person",
-    "Pose": "pose",
-    "draw": "face",
-    "face_box": "face",
-    "lip_gap": "face",
-    "CLASSES": "expression",
-    "SENTENCES": "sentences",
-    "Take": "take",
-    "takes": "splits",
-}
-__all__ = list(_EXPORTS)
-
-
-def __getattr__(name):
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Person": "person",
+        "Pose": "pose",
+        "draw": "face",
+        "face_box": "face",
+        "lip_gap": "face",
+        "CLASSES": "expression",
+        "SENTENCES": "sentences",
+        "Take": "take",
+        "takes": "splits",
+    },
+)

@@ -6,17 +6,14 @@ half down, a glance, a tilt of the head, moves none of the action units that dis
 
 import numpy as np
 
-from ..emotion.options import NAMES
+from ..emotion.options import CLASSES, LEVELS, NAMES
 from ..errors import InputError
 from ..reading.clip import BLENDSHAPES
 from ..reading.face_actions import FEATURES, PROTOTYPES, UNITS
 from .person import usual_form
 from .pose import Pose
 
-LEVELS = (1, 2, 3)
 STRENGTHS = (0.4, 0.65, 0.9)  # of the movements, by level; less than 0.4 hardly shows at 64 pixels
-# Emotion and level of MEAD's 22 classes: three levels of each emotion, one of neutral.
-CLASSES = tuple((name, level) for name in NAMES for level in (LEVELS if name != "neutral" else (1,)))
 COLUMN = {name: number for number, name in enumerate(BLENDSHAPES)}
 
 _FEW_ACTIONS = {"disgusted": 1.25}  # what moves little of the face moves it more, to be seen as well

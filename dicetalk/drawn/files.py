@@ -8,12 +8,14 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from ..emotion.options import FPS
 from ..errors import InputError
 from ..files import write_errors, written_beside
+from ..media.image import save_png
 from ..reading.clip import BLENDSHAPES
 from .face import check_size
 from .sentences import SENTENCES
-from .speech import FPS, SAMPLE_RATE
+from .speech import SAMPLE_RATE
 
 
 def write_take(take, path, size=256):
@@ -36,11 +38,8 @@ def write_take(take, path, size=256):
         raise InputError(f"{path}: a take is a video; end its name with .mp4.")
     landmarks, portrait = path.with_suffix(".csv"), path.with_suffix(".png")
     _write_video(take, path, size)
-    picture = io.BytesIO()
-    Image.fromarray(take.portrait(size)).save(picture, format="PNG")
-    for target, content in ((landmarks, _csv(take.blendshapes).encode()), (portrait, picture.getvalue())):
-        with written_beside(target) as part, write_errors(target):
-            part.write_bytes(content)
+    _write(landmarks, _csv(take.blendshapes).encode())
+    save_png(Image.fromarray(take.portrait(size)), portrait)
     return path, landmarks, portrait
 
 
@@ -63,15 +62,20 @@ def write_recordings(folder, takes, size=None):
         known = take.sentence in SENTENCES
         sentence = f"{SENTENCES.index(take.sentence):02}" if known else f"{crc32(take.sentence.encode()):08x}"
         path = place / f"{sentence}_{take.seed}.wav"
-        for target, content in ((path, _wav(take.sound)), (path.with_suffix(".csv"), _csv(take.blendshapes).encode())):
-            with written_beside(target) as part, write_errors(target):
-                part.write_bytes(content)
+        _write(path, wav(take.sound))
+        _write(path.with_suffix(".csv"), _csv(take.blendshapes).encode())
         if size is not None:
             _write_video(take, path.with_suffix(".mp4"), size)
         yield take, path
 
 
-def _wav(sound):
+def _write(path, content):
+    with written_beside(path) as part, write_errors(path):
+        part.write_bytes(content)
+
+
+def wav(sound):
+    """The bytes of a WAV file, 16 bits, of (samples,) sound at 16 kHz in -1 to 1."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, len(sound), "NONE", ""))

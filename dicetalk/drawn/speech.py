@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..emotion.options import FPS
 from ..reading.clip import SAMPLE_RATE
 from .sentences import PAUSE, phonemes
 
-FPS = 12.5
-SAMPLES_PER_FRAME = 1280  # 80 ms at 16 kHz
+SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
 MOUTH = ("jaw", "funnel", "pucker", "spread", "roll", "closure")
 
 _STEP = 0.005  # seconds, of what is planned

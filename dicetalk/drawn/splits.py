@@ -5,9 +5,8 @@ Nothing is drawn by chance here, so that every program that asks has the same se
 
 from itertools import count, islice, product
 
-from ..emotion.options import NAMES
+from ..emotion.options import CLASSES, NAMES
 from ..errors import InputError
-from .expression import CLASSES
 from .person import Person
 from .sentences import SENTENCES
 from .take import Take

@@ -6,15 +6,15 @@ from zlib import crc32
 
 import numpy as np
 
-from ..emotion.options import NAMES
+from ..emotion.options import CLASSES, FPS, NAMES
 from ..errors import InputError
 from ..reading.clip import BLENDSHAPES
 from . import face
-from .expression import CLASSES, COLUMN, expression, head, most, strength
+from .expression import COLUMN, expression, head, most, strength
 from .person import Person, whole
 from .pose import Pose
 from .sentences import SENTENCES, phonemes
-from .speech import FPS, MOUTH, speak
+from .speech import MOUTH, speak
 
 _BOTH = ("Left", "Right")
 _ONSET, _OFFSET = 0.45, 0.5  # seconds
@@ -139,7 +139,8 @@ class Take:
         return strength(self.emotion, self.level)
 
     def _random(self, stream):
-        numbers = self.person.number, self.class_number, crc32(self.sentence.encode()), self.seed
+        by_name = sorted(CLASSES).index((self.emotion, self.level))
+        numbers = self.person.number, by_name, crc32(self.sentence.encode()), self.seed
         return np.random.default_rng([2, stream, *numbers])
 
     def _envelope(self, random):

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 NAMES = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
+LEVELS = (1, 2, 3)  # of every emotion but neutral, slight to strong, as in MEAD
+# (emotion, level) of MEAD's 22 classes. The released classifier has as many in an order that is not documented; this
+# one is a choice: the emotions by name, each with its levels, neutral last.
+CLASSES = (*((name, level) for name in NAMES if name != "neutral" for level in LEVELS), ("neutral", 1))
 METHODS = ("barycentre", "moments", "tokens")
 EASINGS = ("linear", "smooth", "step")
 MAX_INTENSITY = 2.0

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ..errors import InputError, reason
-from ..files import written_beside
+from ..files import write_errors, written_beside
 from .container import check_is_file
 
 _WHITE = (255, 255, 255)
@@ -209,5 +209,5 @@ def _apply_profile(image, profile):
 
 def save_png(image, path):
     """Write a PIL image as PNG; InputError where that cannot be done."""
-    with written_beside(path) as part:
+    with written_beside(path) as part, write_errors(path):
         image.save(part, format="PNG")

@@ -10,6 +10,7 @@ import json
 import torch
 from torch import Tensor
 
+from ..emotion.options import FPS
 from ..model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MOTION_BUCKET
 from .labels import classes_of
 from .losses import DROPOUT, allowed_classes
@@ -80,7 +81,7 @@ def draw_item(clips, priors, references, options, hidden, number) -> dict[str, T
         "told": torch.tensor(float(dropped >= options.drop_all + options.drop_driving)),
         "keep1": torch.rand(options.frames, hidden[0], generator=random) >= DROPOUT,
         "keep2": torch.rand(options.frames, hidden[1], generator=random) >= DROPOUT,
-        "time_ids": torch.tensor([12.5, MOTION_BUCKET, EXPRESSION_BUCKET]),
+        "time_ids": torch.tensor([FPS, MOTION_BUCKET, EXPRESSION_BUCKET]),
     }
 
 

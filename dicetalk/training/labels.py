@@ -1,16 +1,8 @@
-"""What the emotion classifier distinguishes: MEAD's seven emotions in three levels, and neutral.
+"""Labels of recordings, and which of the emotion classifier's 22 classes they allow."""
 
-22 classes, as the released classifier has. The order of its classes is not documented, and this one is a choice: the
-emotions by name, each with its levels from weak to strong, neutral last.
-"""
-
-from ..emotion.options import NAMES
+from ..emotion.options import CLASSES, LEVELS, NAMES
 from ..errors import InputError
 
-LEVELS = (1, 2, 3)
-NEUTRAL = "neutral"
-EMOTIONS = tuple(name for name in NAMES if name != NEUTRAL)
-CLASSES = len(EMOTIONS) * len(LEVELS) + 1
 UNKNOWN = 0  # a level that is not known
 
 
@@ -21,10 +13,11 @@ def classes_of(emotion, level):
         emotion: one of NAMES.
         level: 1 to 3, or UNKNOWN; not looked at for neutral.
     """
-    if emotion == NEUTRAL:
-        return (CLASSES - 1,)
-    first = EMOTIONS.index(emotion) * len(LEVELS)
-    return tuple(first + each - 1 for each in (LEVELS if level == UNKNOWN else (level,)))
+    return tuple(
+        number
+        for number, (name, of_class) in enumerate(CLASSES)
+        if name == emotion and (emotion == "neutral" or level in (UNKNOWN, of_class))
+    )
 
 
 def read_emotion(text, where):

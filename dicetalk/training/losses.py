@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .labels import CLASSES
+from ..emotion.options import CLASSES
 
 NOISE_WEIGHTS = ("weighted", "all", "low")
 DROPOUT = 0.1  # after both hidden layers of the classifier, as published
@@ -82,6 +82,6 @@ def discrimination_loss(logits: Tensor, allowed: Tensor) -> Tensor:
 
 def allowed_classes(classes) -> Tensor:
     """(22,) bool of the numbers of classes."""
-    allowed = torch.zeros(CLASSES, dtype=torch.bool)
+    allowed = torch.zeros(len(CLASSES), dtype=torch.bool)
     allowed[list(classes)] = True
     return allowed

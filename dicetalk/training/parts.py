@@ -9,6 +9,7 @@ import torch
 
 from ..checkpoints.finding import PARTS, WEIGHTS_FOLDER
 from ..checkpoints.loading import build_part, load_part
+from ..emotion.options import CLASSES
 from ..errors import InputError, reason
 from ..files import written_beside
 from .objective import Objective
@@ -116,7 +117,7 @@ def check_parts(parts):
             parts["pose_guider"].conv_out.out_channels,
             channels[0],
         ),
-        "the classifier's classes (classifier_dims)": (emotion.classifier.fc3.out_features, 22),
+        "the classifier's classes (classifier_dims)": (emotion.classifier.fc3.out_features, len(CLASSES)),
     }
     for what, (found, wanted) in sizes.items():
         if found != wanted:
