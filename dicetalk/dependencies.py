@@ -1,4 +1,7 @@
-"""Whether the libraries that this pack needs are installed, said in one line. None of them is imported for it."""
+"""The libraries that this pack needs: whether they are installed, said in one line, and loading them when first used.
+
+None of them is imported here.
+"""
 
 import importlib.util
 import re
@@ -81,3 +84,22 @@ def _is_there(name, module, lowest):
 def _release(version):
     """The leading numbers of a version: "2.0.0rc1+cu128" → (2, 0, 0)."""
     return tuple(int(part) for part in re.match(r"[\d.]*", version or "").group().split(".") if part)
+
+
+def lazy_names(package: str, modules: dict[str, str]):
+    """Names that a package offers, whose modules and libraries load when a name is first used (PEP 562).
+
+    Args:
+        package: `__name__` of the package.
+        modules: name → the package's module that has it.
+
+    Returns:
+        `__getattr__`, `__dir__` and `__all__` for the package.
+    """
+
+    def load(name):
+        if name in modules:
+            return getattr(importlib.import_module(f".{modules[name]}", package), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return load, lambda: sorted([*vars(sys.modules[package]), *modules]), list(modules)

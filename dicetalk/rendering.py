@@ -119,7 +119,13 @@ def read_inputs(
     image = once(("image", picture), lambda: load_image(job.portrait))
     sound = load_sound(job.audio, job.start, job.length)
     if job.noise == "published":
-        sound = replace(sound, speech=sound.speech[: len(sound.speech) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME])
+        whole = len(sound.speech) // SAMPLES_PER_FRAME
+        if whole == 0:
+            raise InputError(
+                f"The speech in {job.audio} is shorter than a frame of 80 ms, of which the published noise needs a "
+                "whole one: give a longer piece, or take the usual noise."
+            )
+        sound = replace(sound, speech=sound.speech[: whole * SAMPLES_PER_FRAME])
     for note in sound.notes:
         say(f"Note: {note}")
 
@@ -287,17 +293,15 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     ).frames
 
 
-def write(job, pipeline, latents, metadata, inputs=None, watch=None):
+def write(job, pipeline, latents, metadata, inputs, watch=None):
     """Decode and write the video piece by piece; returns how many frames it has.
 
     Args:
-        inputs: what the job names; the sound is read again when None.
         watch: called with the frames and their number, gives the same frames; a progress bar when None.
     """
     from contextlib import closing
     from fractions import Fraction
 
-    from .media.audio import load_sound
     from .media.pixels import at_resolution
     from .media.stream import video_frames
     from .media.video import write_video
@@ -306,7 +310,7 @@ def write(job, pipeline, latents, metadata, inputs=None, watch=None):
     total = 2 * len(latents) if double else len(latents)
     comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
-    sample_rate, blocks = (inputs.sound if inputs else load_sound(job.audio, job.start, job.length)).for_video()
+    sample_rate, blocks = inputs.sound.for_video()
     with closing(video_frames(pipeline.decode(latents, job.decode_chunk_size), double)) as frames:
         shown = (watch or _writing_bar)(frames, total)
         if job.keep_resolution:

@@ -3,26 +3,18 @@
 The names below load their modules, and the libraries behind them, when they are first used.
 """
 
-import importlib
+from ..dependencies import lazy_names
 
-_EXPORTS = {
-    "EmbedderConfig": "model",
-    "EmotionEmbedder": "model",
-    "load_embedder": "files",
-    "save_embedder": "files",
-    "LearnedEmbedder": "reader",
-    "choose_embedder": "choice",
-}
-__all__ = list(_EXPORTS)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "EmbedderConfig": "model",
+        "EmotionEmbedder": "model",
+        "load_embedder": "files",
+        "save_embedder": "files",
+        "LearnedEmbedder": "reader",
+        "choose_embedder": "choice",
+    },
+)
 
 USES = ("both", "visual", "audio")  # the modalities that an embedder is trained with
-
-
-def __getattr__(name):
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])

@@ -3,34 +3,26 @@
 The names below load their modules when they are first used; reading and checking the text form needs no PyTorch.
 """
 
-import importlib
+from ..dependencies import lazy_names
 
-_EXPORTS = {
-    "NAMES": "options",
-    "BankOptions": "options",
-    "parse_text": "text",
-    "format_text": "text",
-    "read_argument": "text",
-    "Emotion": "value",
-    "TokenMix": "value",
-    "mix": "mixing",
-    "EmotionTimeline": "timeline",
-    "TimelineKey": "timeline",
-    "parse_emotion": "parsing",
-    "resolve": "parsing",
-    "to_text": "parsing",
-    "EmotionLibrary": "files",
-    "load_emotion": "files",
-    "save_emotion": "files",
-}
-__all__ = list(_EXPORTS)
-
-
-def __getattr__(name):
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "NAMES": "options",
+        "BankOptions": "options",
+        "parse_text": "text",
+        "format_text": "text",
+        "read_argument": "text",
+        "Emotion": "value",
+        "TokenMix": "value",
+        "mix": "mixing",
+        "EmotionTimeline": "timeline",
+        "TimelineKey": "timeline",
+        "parse_emotion": "parsing",
+        "resolve": "parsing",
+        "to_text": "parsing",
+        "EmotionLibrary": "files",
+        "load_emotion": "files",
+        "save_emotion": "files",
+    },
+)

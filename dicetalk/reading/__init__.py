@@ -3,23 +3,15 @@
 The names below load their modules, and the libraries behind them, when they are first used.
 """
 
-import importlib
+from ..dependencies import lazy_names
 
-_EXPORTS = {
-    "Clip": "clip",
-    "Reading": "clip",
-    "NoCue": "clip",
-    "Evidence": "evidence",
-    "open_clip": "files",
-}
-__all__ = list(_EXPORTS)
-
-
-def __getattr__(name):
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Clip": "clip",
+        "Reading": "clip",
+        "NoCue": "clip",
+        "Evidence": "evidence",
+        "open_clip": "files",
+    },
+)

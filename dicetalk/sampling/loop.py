@@ -16,7 +16,7 @@ from .conditions import Conditions
 from .economy import Economy, too_large, window_bytes
 from .finite import require_finite_latents
 from .guidance import EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
-from .processes import joined_by_all
+from .processes import joined_by_all, process
 from .windows import SHIFT, WINDOW, plan_with_smaller, window_plan
 
 LATENT_COPIES = 9  # tensors of a clip's latents that `sample` holds at one time
@@ -103,9 +103,12 @@ def sample(
         (N, 4, h, w) latents, scaled by 0.18215, float32, on that device.
 
     Raises:
-        InputError: memory ran out, and nothing helped; the message says what would fit.
+        InputError: memory ran out, and nothing helped; the message says what would fit. Or windows may become shorter
+            in one of several processes alone.
         NotFinite: a step gave values that are not finite.
     """
+    if smaller_windows and process()[1] > 1:
+        raise InputError("Several processes share out the same windows: leave out smaller windows (--smaller-windows).")
     device = unet.device if device is None else device
     scheduler.set_timesteps(num_inference_steps, device=device)
     if start is None:

@@ -10,18 +10,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..emotion.options import FPS
 from ..errors import InputError
 from ..media.faces import detect_face
 from ..media.portrait import prepare_portrait
 from ..model.audio import SAMPLES_PER_FRAME, audio_features, num_frames
 from .dataset import SHARD, Record, read_records, shards, write_shard
 
-FRAME = 0.08  # seconds
+FRAME = 1 / FPS  # seconds
 SILENCE = 1e-3  # root mean square of full scale below which a recording counts as silent
 _VERSION = 1
 
 
-def prepare(sources, folder, pipeline, size=512, least_frames=25, most_frames=250, per_shard=32, **more):
+def prepare(
+    sources,
+    folder,
+    pipeline,
+    size=512,
+    least_frames=25,
+    most_frames=250,
+    per_shard=32,
+    embedder=None,
+    models=None,
+    on_clip=None,
+):
     """Compute and keep the features of recordings; those that are there already are passed over.
 
     Args:
@@ -42,9 +54,6 @@ def prepare(sources, folder, pipeline, size=512, least_frames=25, most_frames=25
     Raises:
         InputError: the folder cannot be written to, or holds shards that this did not write.
     """
-    embedder, models, on_clip = (more.pop(name, None) for name in ("embedder", "models", "on_clip"))
-    if more:
-        raise TypeError(f"unknown arguments {', '.join(more)}")
     folder = Path(folder)
     there = {record.name: record.made_from for path in shards(folder) for record in read_records(path)}
     number = 1 + max((int(path.stem.split("-")[1]) for path in shards(folder)), default=-1)
@@ -175,11 +184,16 @@ def _pictures(source):
         return
     from ..media.image import load_image
 
-    files = sorted(path for path in source.video.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
-    if not files:
-        raise InputError(f"{source.video} holds no pictures.")
-    for number, path in enumerate(files):
+    for number, path in enumerate(_picture_files(source.video)):
         yield number / source.fps, load_image(path)
+
+
+def _picture_files(folder):
+    """The pictures of a folder by name; InputError where there are none."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    if not files:
+        raise InputError(f"{folder} holds no pictures.")
+    return files
 
 
 def _face_box(frames, source):
@@ -194,14 +208,14 @@ def _face_box(frames, source):
 
 
 def _blendshapes(source, count):
-    from ..reading.landmarks import read_landmarks
-    from ..reading.streams import look_into
+    from ..reading.landmarks import placed, read_landmarks
+    from ..reading.streams import frame_times
 
-    values, times, *_ = read_landmarks(source.landmarks)
-    if times is None:
-        rate = source.fps if source.video.is_dir() else look_into(source.video)[0]
-        times = np.arange(len(values)) / rate
-    if not len(values):
-        raise InputError(f"{source.landmarks} holds no rows.")
+    read = read_landmarks(source.landmarks)
+    if source.video.is_dir():
+        pictures = np.arange(len(_picture_files(source.video))) / source.fps
+    else:
+        pictures = frame_times(source.video)
+    times, _ = placed(read, source.landmarks, pictures)
     places = np.searchsorted(times, np.arange(count) * FRAME + 1e-6, side="right") - 1
-    return torch.from_numpy(np.ascontiguousarray(values[places.clip(0, len(values) - 1)])).half()
+    return torch.from_numpy(np.ascontiguousarray(read.values[places.clip(0, len(read.values) - 1)])).half()

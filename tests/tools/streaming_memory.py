@@ -134,6 +134,7 @@ def through_node(latents, sound, held, folder):
 def through_pipeline(latents, sound, held, folder):
     from dicetalk.checkpoints.tiny import write_tiny_checkpoint
     from dicetalk.job import Job
+    from dicetalk.media.audio import load_sound
     from dicetalk.pipeline import DiceTalkPipeline
     from dicetalk.rendering import write
     from dicetalk.sampling.decoding import CHUNK
@@ -149,7 +150,8 @@ def through_pipeline(latents, sound, held, folder):
             file.writeframes((block * 32767).short().numpy().tobytes())
     speech, video = folder / "speech.wav", folder / "clip.mp4"
     job = Job(portrait="portrait.png", audio=speech, output=video, emotion="happy", decode_chunk_size=CHUNK)
-    return write(job, pipeline, latents, job.settings())
+    inputs = SimpleNamespace(sound=load_sound(speech))
+    return write(job, pipeline, latents, job.settings(), inputs)
 
 
 if __name__ == "__main__":
