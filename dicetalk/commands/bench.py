@@ -8,6 +8,7 @@ EXAMPLES = (
     ("on the GPU, with torch.compile", "--device cuda --dtype float16 --compile"),
     ("on a CPU, smaller", "--device cpu --size 256 --frames 8"),
     ("operations and memory from shapes, nothing is computed", "--repeats 0"),
+    ("memory of a training step from shapes", "--train --dtype bfloat16"),
     ("16 short clips by one command and by 16", "--batch"),
 )
 
@@ -31,6 +32,11 @@ def add_arguments(parser):
         "--traffic",
         action="store_true",
         help="count instead the kernels of a step, and the bytes that they move, by kind of operation; on any machine",
+    )
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="count instead the memory of a training step of one clip, by what trains; on any machine",
     )
     parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")
     parser.add_argument(
@@ -73,8 +79,11 @@ def run(args):
     if args.decode:
         return _borders(args, size, frames, device, choose_dtype(args.dtype, device))
     workload = Workload(*size, frames, choose_dtype(args.dtype, device), args.tiny)
-    if args.traffic:
-        from ..measure.traffic import lines
+    if args.traffic or args.train:
+        if args.traffic:
+            from ..measure.traffic import lines
+        else:
+            from ..measure.training import lines
 
         print("\n".join(lines(workload)))
         return 0

@@ -147,15 +147,15 @@ def build_objective(parts, options) -> Objective:
         _add_lora(parts["unet"], options.rank, options.seed)
     objective = Objective(**{part: parts[part] for part in PARTS}, options=options)
     for name, parameter in objective.named_parameters():
-        parameter.requires_grad_(_learns(name, options))
+        parameter.requires_grad_(learns(name, options))
     objective.train()
     if options.checkpointing:
         objective.unet.enable_gradient_checkpointing()
     return objective
 
 
-def _learns(name, options):
-    """Whether a weight of the objective is to learn, and gets a gradient."""
+def learns(name, options):
+    """Whether a weight of the objective, such as "unet.conv_in.weight", is to learn, and gets a gradient."""
     if options.trains == "lora":
         return ".lora_" in name
     if NO_GRADIENT.search(name):

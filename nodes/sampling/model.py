@@ -142,9 +142,9 @@ class DiceTalkModelConfig(comfy.supported_models_base.BASE):
     unet_extra_config: dict = {}
     latent_format = comfy.latent_formats.SD15
     sampling_settings = {"sigma_max": 700.0, "sigma_min": 0.002}
-    # `dicetalk bench` counts activations of 0.51 by this measure at 256×256, 0.34 at 384×384, 512×512 and 768×768
-    # (3 × 25 frames); the rest is for kernels' scratch memory. On an H200 real peaks in float16 were 0.55 at 256×256,
-    # 0.41 at 512×512 and 768×768 (tests/nodes/gpu.py).
+    # `dicetalk bench --repeats 0` counts activations of 0.46 by this measure at 256×256 and 384×384, 0.36 at 512×512
+    # and 0.31 at 768×768 (3 × 25 frames, float16); the rest is for kernels' scratch memory. On an H200 real peaks of an
+    # earlier build were 0.55 at 256×256, 0.41 at 512×512 and 768×768 (tests/tools/gpu.py).
     memory_usage_factor = 0.55
 
     def get_model(self, state_dict, prefix="", device=None):
