@@ -1,5 +1,6 @@
 """Pictures as phones and cameras write them: the same files as a portrait and as a clip."""
 
+import errno
 import sys
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dicetalk.errors import InputError
-from dicetalk.media.image import is_still, load_image
+from dicetalk.media.image import is_still, load_image, save_png
 from dicetalk.reading.files import open_clip
 
 LEFT, RIGHT = (200, 40, 40), (40, 40, 200)
@@ -124,3 +125,13 @@ def test_a_raw_file_is_developed_whole_where_rawpy_is_installed(tmp_path):
 def test_a_scan_of_several_pages_is_no_raw_file(tmp_path):
     halves().save(tmp_path / "scan.tif", save_all=True, append_images=[halves()])
     assert load_image(tmp_path / "scan.tif").size == (96, 64)
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match="a.png cannot be written: the disk is full"):
+        save_png(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from project import ROOT
 from small_jobs import job, left_over, pictures
 
 from dicetalk.errors import InputError
+from dicetalk.sampling.loop import sample
 from dicetalk.sampling.processes import join_processes, process
 
 
@@ -47,3 +48,9 @@ def test_without_accelerate_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(InputError, match="pip install accelerate"):
         join_processes()
+
+
+def test_windows_that_may_differ_between_processes_are_refused(monkeypatch):
+    monkeypatch.setattr("dicetalk.sampling.loop.process", lambda: (0, 2))
+    with pytest.raises(InputError, match="--smaller-windows"):
+        sample(unet=None, conditions=None, noise=None, scheduler=None, smaller_windows=True)
