@@ -3,6 +3,7 @@
 import shlex
 
 import pytest
+from project import ROOT
 
 from dicetalk import __version__, cli
 
@@ -57,3 +58,13 @@ def test_the_emotion_texts_of_examples_are_emotions():
     for text in texts:
         if not text.startswith("clip:"):
             read_argument(text)
+
+
+def test_the_page_of_the_command_line_names_every_command_and_every_option_of_generate():
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    tables = "\n".join(line.partition("|")[2].partition("|")[0] for line in page.splitlines() if line.startswith("|"))
+    assert [name for name in cli.COMMANDS if f"`{name}`" not in tables] == []
+    (commands,) = (action for action in cli.parser()._actions if action.dest == "command")
+    explained = page + (ROOT / "docs" / "reference-clips.md").read_text(encoding="utf-8")
+    options = [action.option_strings[-1] for action in commands.choices["generate"]._actions]
+    assert len(options) > 25 and [option for option in options if option != "--help" and option not in explained] == []
