@@ -1,4 +1,8 @@
-"""Video files out of frames, H.264 and AAC in an MP4 by default; streaming, with FFmpeg through PyAV."""
+"""Video files out of frames, H.264 and AAC in an MP4 by default; streaming, with FFmpeg through PyAV.
+
+PyAV is used directly, as ComfyUI does: torchcodec's encoder takes all frames as one tensor and no sound, and imageio
+writes no sound.
+"""
 
 import contextlib
 import itertools
