@@ -109,7 +109,7 @@ def graph_picture(frontend, server):
         frontend.set(CANVAS_INFO, False)
         page.set_viewport_size({"width": 2200, "height": 900})
         frontend.load(json.loads((WORKFLOWS / "3 Emotion timeline.json").read_text(encoding="utf-8")))
-        page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        frontend.fit()
         page.wait_for_function("document.querySelector('.dicetalk-wave').getAttribute('d').length > 1000")
         photograph(frontend, "graph")
     finally:

@@ -54,11 +54,6 @@ def enter(frontend):
     frontend.show(KIND, ".dicetalk-timeline", 0.6)
 
 
-def see_all(frontend):
-    """A node's editor is in the page only while the node is in view."""
-    frontend.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-
-
 def test_editors_work_in_a_subgraph(frontend, wrapped):
     frontend.load(wrapped)
     enter(frontend)
@@ -75,7 +70,7 @@ def test_editors_work_in_a_subgraph(frontend, wrapped):
     wheel.focus()
     wheel.press("ArrowUp")
     assert wheel.get_attribute("aria-valuenow") == "1.05"
-    see_all(frontend)
+    frontend.fit()  # a node's editor is in the page only while the node is in view
     page.get_by_text("Missing in").wait_for(state="attached")
 
 
@@ -89,7 +84,7 @@ def test_editors_go_with_their_workflow(frontend, wrapped):
         frontend.page.evaluate("(command) => app.extensionManager.command.execute(command)", command)
     assert frontend.page.evaluate(VALUE) == TEXT
     assert frontend.page.evaluate(AWAKE) == 1
-    see_all(frontend)
+    frontend.fit()  # a node's editor is in the page only while the node is in view
     for editor in EDITORS:
         frontend.page.locator(editor).first.wait_for(state="attached")
     assert {editor: frontend.page.locator(editor).count() for editor in EDITORS} == dict.fromkeys(EDITORS, 1)

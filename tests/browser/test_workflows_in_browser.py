@@ -35,7 +35,7 @@ def test_it_loads_and_its_nodes_are_drawn_apart(frontend, path):
 
     assert frontend.page.evaluate("app.canvas.ds.scale") >= 0.6, "words in nodes are drawn"
     photograph(frontend, f"workflow {path.stem}")
-    frontend.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    frontend.fit()
     overlaps = """() => {
         const { NODE_TITLE_HEIGHT: title } = LiteGraph;
         const boxes = app.graph.nodes.map((node) => [node.title, ...node.pos, ...node.size]);

@@ -104,6 +104,15 @@ class Frontend:
     def load(self, workflow):
         self.page.evaluate(LOAD, workflow)
 
+    def fit(self):
+        """Show the whole graph. The command FitView moves for 350 ms, and with it a graph that is loaded meanwhile."""
+        self.page.evaluate(
+            """async () => {
+                app.canvas.fitViewToSelectionAnimated({ duration: 1 });
+                for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+            }"""
+        )
+
     def serialized(self):
         """The open graph as the page would save it: what is undefined is left out, where `evaluate` makes it null."""
         return json.loads(self.page.evaluate("JSON.stringify(app.graph.serialize())"))
