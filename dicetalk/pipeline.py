@@ -5,16 +5,15 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection
 
 from .checkpoints.finding import Checkpoint, resolve_checkpoint
 from .checkpoints.loading import load_part
 from .checkpoints.priors import load_priors, read_emotion
-from .checkpoints.tensors import read_tensors
+from .checkpoints.svd import TOWER, VAE, load_svd_part
 from .checkpoints.whisper import load_whisper_encoder
 from .emotion.parsing import resolve
 from .emotion.timeline import EmotionTimeline
@@ -112,13 +111,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             audio_projection=load_part("audio_linear", files["audio_linear"], torch.float32),
             emotion_model=load_part("emo_model", files["emo_model"], torch.float32),
             audio_encoder=load_whisper_encoder(whisper, torch.float32),
-            image_encoder=_from_svd(CLIPVisionModelWithProjection, svd, "image_encoder", torch_dtype),
-            vae=_from_svd(
-                AutoencoderKLTemporalDecoder,
-                svd,
-                "vae",
-                torch.float16 if torch_dtype == torch.bfloat16 else torch_dtype,
-            ),
+            image_encoder=load_svd_part(svd, TOWER, torch_dtype),
+            vae=load_svd_part(svd, VAE, torch.float16 if torch_dtype == torch.bfloat16 else torch_dtype),
             scheduler=EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG),
         )
         pipeline.checkpoint = checkpoint
@@ -404,44 +398,3 @@ def _check_chunk(frames):
 def _to_tensor(image):
     """PIL RGB → (1, 3, H, W) float32 in 0..1."""
     return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
-
-
-def _from_svd(kind, folder, subfolder, dtype):
-    """Stable Video Diffusion's VAE or CLIP vision tower; InputError unless its file holds exactly its weights."""
-    # Without accelerate, which is not needed for so small a model, diffusers would advise to install it.
-    # A configuration could name attention kernels, which transformers would fetch and run; an argument goes before it.
-    vae = kind is AutoencoderKLTemporalDecoder
-    options = {"low_cpu_mem_usage": False} if vae else {"attn_implementation": "sdpa"}
-    half = list((folder / subfolder).glob("*.fp16.safetensors"))
-    files = half or list((folder / subfolder).glob("*.safetensors"))
-    try:
-        module, found = kind.from_pretrained(
-            folder,
-            subfolder=subfolder,
-            variant="fp16" if half else None,
-            torch_dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
-        problems = [f"{name} is missing" for name in found["missing_keys"]]
-        problems += [f"{name} is unexpected" for name in found["unexpected_keys"]]
-        problems += [f"{name} is misshapen" for name, *_ in found["mismatched_keys"]]
-        problems += [f"{name} is not of floating point" for file in files for name in _whole_numbers(file)]
-        # Older files hold this counter, which is no weight.
-        problems = sorted(problem for problem in problems if "position_ids" not in problem)
-    except Exception as error:  # diffusers and transformers raise many kinds for files that they cannot use
-        problems = [" ".join(str(error).split())[:200]]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InputError(
-            f"{folder / subfolder} cannot be read as Stable Video Diffusion's {subfolder} "
-            f"({'; '.join(problems[:3])}{more}): fetch it with `python -m dicetalk download --only svd`."
-        )
-    return module.eval()
-
-
-def _whole_numbers(file):
-    """Names of the tensors in a safetensors file that are not of floating point."""
-    return [name for name, tensor in read_tensors(file).items() if not tensor.is_floating_point()]

@@ -62,6 +62,16 @@ class DiceTalkLoader(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="The denoiser, for DICE-Talk Sampler or DICE-Talk Guider."),
                 DiceTalk.Output(display_name="dicetalk", tooltip="Speech, pose and emotion parts of the checkpoint."),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="The CLIP vision tower in the checkpoint's stable-video-diffusion-img2vid-xt folder, for "
+                    "DICE-Talk Portrait. Loaded when it is used.",
+                ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="The VAE in the checkpoint's stable-video-diffusion-img2vid-xt folder, for DICE-Talk "
+                    "Portrait, DICE-Talk Video, VAE Decode and VAE Encode. Loaded when it is used.",
+                ),
             ],
         )
 
@@ -84,7 +94,8 @@ class DiceTalkLoader(io.ComfyNode):
         found = find_checkpoints(checkpoint_roots()).get(checkpoint)
         if found is None:
             return ""
-        folders = [folder for folder in (found.whisper, found.emotions) if folder]
+        svd = [found.svd / part for part in ("vae", "image_encoder")] if found.svd else []
+        folders = [folder for folder in (found.whisper, found.emotions, *svd) if folder and folder.is_dir()]
         files = [*found.files.values(), *(path for folder in folders for path in sorted(folder.iterdir()))]
         stats = [(str(path), path.stat()) for path in files if path.is_file()]
         return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
@@ -93,7 +104,13 @@ class DiceTalkLoader(io.ComfyNode):
     def execute(cls, checkpoint, weight_dtype) -> io.NodeOutput:
         from .parts import DiceTalkParts
         from .sampling.model import load_unet  # diffusers and transformers are slow to import: only when first used
+        from .svd import CheckpointClipVision, CheckpointVae
 
         names = find_checkpoints(checkpoint_roots())
         found = names.get(checkpoint) or resolve_checkpoint(checkpoint, checkpoint_roots())
-        return io.NodeOutput(load_unet(found.file("unet"), _WEIGHT_TYPES[weight_dtype]), DiceTalkParts(found))
+        return io.NodeOutput(
+            load_unet(found.file("unet"), _WEIGHT_TYPES[weight_dtype]),
+            DiceTalkParts(found),
+            CheckpointClipVision(found),
+            CheckpointVae(found),
+        )

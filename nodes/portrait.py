@@ -18,7 +18,6 @@ from .vae import in_precision
 AUTOMATIC = "automatic"
 FACES = (AUTOMATIC, *CHOICES, "1", "2", "3", "4", "5", "6")
 _LATENT_CHANNELS = 4
-_CLIP_WIDTH = 1024
 _PREVIEW_SIDE = 512
 _CROP_COLOUR, _MASK_COLOUR = (255, 255, 255), (86, 180, 233)
 
@@ -44,7 +43,7 @@ class DiceTalkPortrait(io.ComfyNode):
                 io.Int.Input(
                     "short_side",
                     default=512,
-                    min=128,
+                    min=64,
                     max=2048,
                     step=64,
                     tooltip="The short side of the video in pixels; both sides become multiples of 64. The model was "
@@ -225,10 +224,9 @@ def _encode_clip(clip_vision, picture):
     size = clip_vision.image_size
     squashed = _to_image(picture.resize((size, size), Image.Resampling.LANCZOS))
     embeds = clip_vision.encode_image(squashed, crop=False)["image_embeds"]
-    if embeds is None or embeds.shape[-1] != _CLIP_WIDTH:
-        width = "no projected embedding" if embeds is None else f"embeddings {embeds.shape[-1]} wide"
+    if embeds is None:
         raise InputError(
-            f"clip_vision gives {width} instead of {_CLIP_WIDTH}: it is another model's. Connect Stable Video "
-            "Diffusion's CLIP vision tower (ViT-H)."
+            "clip_vision gives no projected embedding: it is another model's. Connect Stable Video Diffusion's CLIP "
+            "vision tower (ViT-H)."
         )
     return embeds.float()

@@ -9,6 +9,8 @@ import comfy.cli_args
 import comfy.sd
 import torch
 
+from .svd import CheckpointVae
+
 
 def in_precision(vae, dtype):
     """The VAE for `dtype`, with ComfyUI's memory management: a new one of the same weights, or itself where that fits.
@@ -17,4 +19,6 @@ def in_precision(vae, dtype):
     """
     if getattr(vae, "vae_dtype", dtype) != torch.bfloat16 or comfy.cli_args.args.bf16_vae:
         return vae
+    if isinstance(vae, CheckpointVae):
+        return vae.of_dtype(dtype)
     return comfy.sd.VAE(sd=vae.get_sd(), device=vae.device, dtype=dtype)

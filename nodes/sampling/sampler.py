@@ -169,6 +169,7 @@ def make_guider(
         speech_strength=speech_strength,
         emotion_strength=emotion_strength,
     )
+    _require_width(model, portrait.clip_embeds)
     frames = len(audio_features.tokens)
     _require_memory(model, frames, portrait.latent, audio_features.tokens[:1], emotion)
     told, untold = dicetalk.emotion_tokens(emotion, frames)
@@ -191,6 +192,17 @@ def make_guider(
     interval = (guidance_to, guidance_from)
     guider = Guider(model, conditions, reference_scale, emotion_scale, overlap, shift, interval, smaller_windows)
     return guider, {"samples": portrait.latent.repeat(frames, 1, 1, 1)}
+
+
+def _require_width(model, embeds):
+    """InputError unless the portrait's CLIP embedding is as wide as the model takes it."""
+    config = getattr(model.model.diffusion_model, "config", {})
+    width = config.get("cross_attention_dim", embeds.shape[-1])
+    if embeds.shape[-1] != width:
+        raise InputError(
+            f"clip_vision gives embeddings {embeds.shape[-1]} wide instead of {width}: it is another model's. Connect "
+            "to DICE-Talk Portrait the clip_vision of Load DICE-Talk, or Stable Video Diffusion's (ViT-H)."
+        )
 
 
 def _require_memory(model, frames, latent, tokens, emotion):

@@ -100,7 +100,6 @@ def test_alpha_is_left_out_and_clip_sees_a_square(module):
     "change, problem",
     [
         ({"vae": Vae(16)}, "vae gave a latent of shape .* another model's VAE"),
-        ({"clip": ClipVision(768)}, "clip_vision gives embeddings 768 wide instead of 1024"),
         ({"bboxes": [[]]}, "bboxes holds no box"),
         ({"bboxes": "face"}, "bboxes does not hold boxes"),
         ({"bboxes": BOX | {"x": 500.0}}, "outside the image"),
