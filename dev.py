@@ -28,7 +28,7 @@ TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known 
 TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "websocket-client>=1.8"]
 TEST_TOOLS += ["comfy-cli", "playwright>=1.49", "import-linter>=2.5"]
 TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
-TESTED_PACK = ["-e", ".[train,voice,photos,batch]"]
+TESTED_PACK = ["-e", ".[train,voice,photos,batch,evaluate]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
 CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]

@@ -92,6 +92,16 @@ class Take:
         return rows.clip(0, 1).astype(np.float32)
 
     @cached_property
+    def shown(self):
+        """(frames,) float64: how much of the expression is there: 0 for none, 0.9 for level 3 when it is held."""
+        return self._strength * self._envelope(self._random(2))
+
+    @cached_property
+    def opening(self):
+        """(frames,) float64: how far the speech alone opens the lips, without the emotion; see `face.lip_gap`."""
+        return face.lip_gap(_with_speech(np.zeros((len(self), len(BLENDSHAPES))), self.speech).clip(0, 1))
+
+    @cached_property
     def poses(self):
         """Pose of each frame."""
         random, frames = self._random(3), len(self)
