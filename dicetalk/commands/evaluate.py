@@ -85,10 +85,13 @@ def run(args):
     if args.videos is not None:
         return _videos(args)
 
+    from pathlib import Path
+
     from tqdm import tqdm
 
     from ..checkpoints.finding import resolve_checkpoint
     from ..checkpoints.priors import load_priors
+    from ..files import write_errors
     from ..measure.drawn_clips import Sampling, Studio
     from ..measure.evaluation import Sheet, clip_file, markdown, write_evaluation
     from ..measure.goals import measure_goals, measure_harder
@@ -97,6 +100,9 @@ def run(args):
     from ..memory import choose_device
     from ..pipeline import DiceTalkPipeline
 
+    for folder in filter(None, (args.output, args.clips)):
+        with write_errors(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
     reader, checkpoint = read_reader(args.reader), resolve_checkpoint(args.checkpoint)
     priors = _eight(load_priors(checkpoint.folder("emotions")), checkpoint)
     device = choose_device(args.device)

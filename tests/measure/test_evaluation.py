@@ -125,7 +125,7 @@ def test_the_command_measures_a_checkpoint(tmp_path, tiny_checkpoint, capsys, mo
         assert what in out
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     rows = record["sections"]["Goals"]
-    assert rows[0]["clips"] == 8 and 0 <= rows[0]["numbers"]["accuracy"] <= 1 and record["reader"]["people"] == 50
+    assert rows[0]["clips"] == 8 and 0 <= rows[0]["numbers"]["accuracy"] <= 1 and record["reader"]["among"] == 50
     assert (tmp_path / "out" / "evaluation.md").read_text() in out + "\n"
     assert (tmp_path / "out" / "faces.png").is_file()
     assert len(list((tmp_path / "clips").glob("*.mp4"))) == 8 + 14 + 1 + 2
