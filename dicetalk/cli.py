@@ -12,7 +12,7 @@ from .errors import InputError
 
 COMMANDS = (
     *("generate", "batch", "verify", "download", "convert", "tiny", "bench", "emotion"),
-    *("drawn", "prepare", "train", "train-embedder", "evaluate"),
+    *("drawn", "prepare", "train", "train-embedder", "miniature", "evaluate"),
 )
 
 

@@ -19,6 +19,7 @@ from .emotion.parsing import resolve
 from .emotion.timeline import EmotionTimeline
 from .errors import InputError
 from .media.ahead import checked_between_layers
+from .media.pixels import clip_pixels
 from .media.portrait import PreparedPortrait
 from .memory import free_memory, gathered, release, require_memory
 from .model.audio import feature_windows, num_frames
@@ -34,8 +35,6 @@ from .sampling.windows import WINDOW
 
 _TOKEN_BATCH = 64
 _PIXEL_BYTES = 15  # as float32, and as uint8 beside it
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -372,10 +371,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         return self.pose_guider(face_mask)
 
     def _encode_clip(self, image, device):
-        size = self.image_encoder.config.image_size
-        pixels = _to_tensor(image.resize((size, size), Image.Resampling.LANCZOS))
-        mean, std = (torch.tensor(x)[:, None, None] for x in (_CLIP_MEAN, _CLIP_STD))
-        return self.image_encoder(((pixels - mean) / std).to(device, self.unet.dtype)).image_embeds
+        pixels = clip_pixels(image, self.image_encoder.config.image_size)
+        return self.image_encoder(pixels.to(device, self.unet.dtype)).image_embeds
 
 
 def _latent_shape(conditions):

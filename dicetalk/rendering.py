@@ -129,7 +129,7 @@ def read_inputs(
     for note in sound.notes:
         say(f"Note: {note}")
 
-    from .checkpoints.finding import resolve_checkpoint
+    from .checkpoints.finding import MINIATURE_SIZE, resolve_checkpoint
     from .emotion.parsing import resolve
     from .memory import choose_device, choose_dtype
 
@@ -165,6 +165,10 @@ def read_inputs(
         say(f"Note: {warning}")
     if checkpoint.untrained:
         say(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.")
+    if checkpoint.miniature:
+        say(f"Note: the checkpoint {checkpoint.name} is the miniature, which knows drawn people only.")
+        if job.size != MINIATURE_SIZE:
+            say(f"Note: it learned pictures of {MINIATURE_SIZE} pixels: give --size {MINIATURE_SIZE}.")
     return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype)
 
 

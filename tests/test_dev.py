@@ -1,7 +1,9 @@
 """dev.py: the newest packages are asked for by name alone, in a folder of their own."""
 
 import importlib.util
+from pathlib import Path
 
+import pytest
 from project import ROOT
 
 
@@ -35,3 +37,24 @@ def test_newest_has_a_venv_of_its_own(tmp_path):
     usual = dev.PYTHON
     dev.use_venv(tmp_path)
     assert dev.VENV == tmp_path and dev.PYTHON.parent.parent == tmp_path and dev.PYTHON.name == usual.name
+
+
+@pytest.mark.parametrize(
+    ("found", "has_gpu", "expected"),
+    [
+        (None, False, ["miniature", "demo/drawn_portrait.png", "64"]),
+        ("weights", False, ["weights", "demo/portrait.jpg", "192"]),
+        ("weights", True, ["weights", "demo/portrait.jpg", None]),
+    ],
+)
+def test_the_demo_takes_the_miniature_where_there_are_no_weights(monkeypatch, capsys, found, has_gpu, expected):
+    dev, commands = load(), []
+    monkeypatch.setattr(dev, "set_up", lambda *_: None)
+    monkeypatch.setattr(dev, "find_checkpoint", lambda: (found and Path(found), has_gpu))
+    monkeypatch.setattr(dev, "run", lambda *command: commands.append([str(word) for word in command]))
+    assert dev.demo(["--seed", "7"]) == 0
+    (command,) = commands
+    after = dict(zip(command, command[1:]))
+    assert [Path(after["--checkpoint"]).name, after["--portrait"], after.get("--size")] == expected
+    assert command[-2:] == ["--seed", "7"]
+    assert ("knowing nothing else" in capsys.readouterr().out) == (found is None)

@@ -10,7 +10,16 @@ import torch
 from .. import __version__
 from ..errors import InputError
 from ..files import readable_size, require_space, sha256_of, written_beside
-from .finding import EMOTIONS_FOLDER, PARTS, SVD_FOLDER, UNTRAINED_FILE, WEIGHTS_FOLDER, WHISPER_FOLDER, Checkpoint
+from .finding import (
+    EMOTIONS_FOLDER,
+    MINIATURE_FILE,
+    PARTS,
+    SVD_FOLDER,
+    UNTRAINED_FILE,
+    WEIGHTS_FOLDER,
+    WHISPER_FOLDER,
+    Checkpoint,
+)
 from .loading import fitted_part, read_state_dict
 from .priors import load_prior, prior_files
 
@@ -96,6 +105,8 @@ def companions(checkpoint, output):
     """(source, target) of the files that a checkpoint needs as they are."""
     if checkpoint.untrained:
         yield checkpoint.root / UNTRAINED_FILE, output / UNTRAINED_FILE
+    if checkpoint.miniature:
+        yield checkpoint.root / MINIATURE_FILE, output / MINIATURE_FILE
     folders = []
     if checkpoint.whisper:
         folders.append((checkpoint.whisper, output / WHISPER_FOLDER))

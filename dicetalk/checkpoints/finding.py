@@ -7,6 +7,7 @@ A checkpoint is a folder in the published layout. What it lacks of the folders b
     stable-video-diffusion-img2vid-xt/   VAE, CLIP vision tower and scheduler of SVD-XT, diffusers layout
     emotions/                            the emotion priors (also ``examples/emo/`` beside the folder)
     UNTRAINED                            present if the weights are random, see ``tiny.py``
+    MINIATURE                            present if they are the miniature's, which knows drawn people only
 """
 
 import os
@@ -28,6 +29,8 @@ WHISPER_FOLDER = "whisper-tiny"
 SVD_FOLDER = "stable-video-diffusion-img2vid-xt"
 EMOTIONS_FOLDER = "emotions"
 UNTRAINED_FILE = "UNTRAINED"
+MINIATURE_FILE = "MINIATURE"
+MINIATURE_SIZE = 64  # pixels of a side of the pictures that it learned
 
 _SUFFIXES = (".safetensors", ".pth")
 _FOLDERS = {
@@ -65,6 +68,11 @@ class Checkpoint:
     def untrained(self) -> bool:
         """Whether its weights are random, so that pictures made with it are noise."""
         return os.path.isfile(self.root / UNTRAINED_FILE)
+
+    @property
+    def miniature(self) -> bool:
+        """Whether it knows drawn people only, see `dicetalk.miniature`."""
+        return os.path.isfile(self.root / MINIATURE_FILE)
 
     def file(self, part: str) -> Path:
         """The file of a part of `PARTS`; InputError if the checkpoint lacks it."""
@@ -136,7 +144,8 @@ def resolve_checkpoint(path=None, roots=None) -> Checkpoint:
 
     Args:
         path: a checkpoint folder, a folder that holds one (as ``checkpoints/`` or as its only one), a file in one, or
-            the name of one in `roots`. None: the first in `roots`, a trained one before an untrained one.
+            the name of one in `roots`. None: the first in `roots`, a trained one before the miniature, and that before
+            an untrained one.
         roots: folders to look in; those of `default_roots` when None.
 
     Raises:
@@ -146,7 +155,7 @@ def resolve_checkpoint(path=None, roots=None) -> Checkpoint:
     found = find_checkpoints(roots)
     if path is None:
         if found:
-            return min(found.values(), key=lambda checkpoint: checkpoint.untrained)
+            return min(found.values(), key=lambda checkpoint: (checkpoint.untrained, checkpoint.miniature))
         raise InputError(
             f"No DICE-Talk checkpoint in {', '.join(map(str, roots))}. Fetch the published one with "
             "`python -m dicetalk download`, or write a tiny, untrained one with `python -m dicetalk tiny DIR`."

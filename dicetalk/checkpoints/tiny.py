@@ -175,7 +175,7 @@ def _write_image_encoder(folder, seed):
     _save_pretrained(config, tensors, folder / SVD_FOLDER / "image_encoder", "model.fp16.safetensors")
 
 
-def _write_svd_configs(folder, seed):
+def write_svd_configs(folder, seed=0):
     from diffusers import EulerDiscreteScheduler
     from transformers import CLIPImageProcessor
 
@@ -185,7 +185,7 @@ def _write_svd_configs(folder, seed):
     CLIPImageProcessor().save_pretrained(folder / SVD_FOLDER / "feature_extractor")
 
 
-def _write_emotions(folder, seed):
+def write_emotions(folder, seed):
     (folder / EMOTIONS_FOLDER).mkdir()
     for name, mean in emotion_means(seed).items():
         prior = np.empty((), dtype=object)
@@ -201,8 +201,8 @@ STEPS = {
     "Whisper": _write_whisper,
     "VAE": _write_vae,
     "CLIP vision": _write_image_encoder,
-    "scheduler": _write_svd_configs,
-    "emotions": _write_emotions,
+    "scheduler": write_svd_configs,
+    "emotions": write_emotions,
 }
 
 

@@ -47,7 +47,7 @@ _SHARES = ("reference", "drop_all", "drop_driving")
 
 
 def add_arguments(parser):
-    from ..training.options import WHAT_TRAINS, TrainingOptions
+    from ..training.options import BANKS, PORTRAITS, WHAT_TRAINS, TrainingOptions
 
     parser.add_argument("data", metavar="DATA", help="the folder of shards that `prepare` wrote")
     parser.add_argument("--output", required=True, metavar="DIR", help="the checkpoint folder to write")
@@ -77,9 +77,25 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--bank",
-        choices=("retrieval", "full"),
-        default="retrieval",
-        help="keys and values of the nearest code, by which alone codes learn (default), or of the whole bank",
+        choices=BANKS,
+        default=TrainingOptions.bank,
+        help="keys and values of the nearest code, by which alone codes learn (default), of the whole bank, or half of "
+        "the clips each way",
+    )
+    parser.add_argument(
+        "--portraits",
+        choices=PORTRAITS,
+        default=TrainingOptions.portraits,
+        help="a clip's portrait is a frame of itself (default), or of any clip of the same person, which does not tell "
+        "the emotion",
+    )
+    parser.add_argument(
+        "--intensities",
+        type=float,
+        nargs=3,
+        default=TrainingOptions.intensities,
+        metavar="N",
+        help="of levels 1 to 3: how far from neutral's prior to their own their emotions are drawn (default: 1 1 1)",
     )
     parser.add_argument(
         "--discrimination-noise",
@@ -150,6 +166,8 @@ def _options(args):
         raise InputError("--drop-all and --drop-driving together must be at most 1.")
     if not 0 <= args.ema < 1:
         raise InputError(f"--ema {args.ema:g}: give 0, or a decay below 1.")
+    if not all(0 <= each <= 3 for each in args.intensities):
+        raise InputError("--intensities: give three numbers from 0 to 3.")
     if args.save_every < 1:
         raise InputError(f"--save-every {args.save_every}: give 1 or more.")
     if args.device not in (None, "cpu"):
@@ -159,7 +177,9 @@ def _options(args):
     given = {name: getattr(args, name) for name, _, _ in OPTIONS}
     return TrainingOptions(
         trains=args.trains,
-        retrieval=args.bank == "retrieval",
+        bank=args.bank,
+        portraits=args.portraits,
+        intensities=tuple(args.intensities),
         discrimination_noise=args.discrimination_noise,
         checkpointing=args.checkpointing,
         **given,

@@ -5,6 +5,9 @@ from PIL import Image
 
 from ..errors import InputError
 
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 def as_pixels(frame, bit_depth):
     """uint8, or uint16 for more than 8 bits, of the full range."""
@@ -22,6 +25,15 @@ def as_pixels(frame, bit_depth):
 
 def _unit(frame):
     return np.clip(np.nan_to_num(frame.astype(np.float32)), 0, 1)
+
+
+def clip_pixels(image, size):
+    """A picture as CLIP's vision tower takes it: PIL RGB → (1, 3, size, size) float32, resized with Lanczos."""
+    import torch
+
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    pixels = (pixels - np.float32(_CLIP_MEAN)) / np.float32(_CLIP_STD)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
 
 
 def at_resolution(frames, size):

@@ -14,6 +14,7 @@ number n of them has the tensors
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -146,6 +147,26 @@ class PreparedClips:
                 }
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file} cannot be read ({reason(error)}): prepare again.") from error
+
+    def picture(self, number, frame):
+        """One frame of a clip as a portrait: portrait (4, h, w) and clip (dim,)."""
+        file, place = self._places[number]
+        try:
+            with safe_open(file, framework="pt") as opened:
+                return {
+                    "portrait": opened.get_slice(f"{place}.latents")[frame].float(),
+                    "clip": opened.get_slice(f"{place}.clip")[frame].float(),
+                }
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{file} cannot be read ({reason(error)}): prepare again.") from error
+
+    @cached_property
+    def by_person(self):
+        """Person → numbers of their clips."""
+        found: dict[str, list[int]] = {}
+        for number, record in enumerate(self.records):
+            found.setdefault(record.person, []).append(number)
+        return found
 
     def gaussian(self, number):
         """(2, 256): mean and deviation that an embedder read off a clip."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..emotion.options import FPS
 from ..model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MOTION_BUCKET
-from .labels import classes_of
+from .labels import UNKNOWN, classes_of
 from .losses import DROPOUT, allowed_classes
 
 
@@ -42,8 +42,8 @@ def draw_item(clips, priors, references, options, hidden, number) -> dict[str, T
     Returns:
         latents (frames, 4, h, w) scaled by 0.18215; noise of that shape; sigma; portrait (4, h, w), unscaled; clip
         (dim,); audio (frames, 10, 5, width); face_mask (1, 8h, 8w); z (256,); allowed (22,) bool; `seen` and `told`, 0
-        or 1: whether portrait and CLIP, and whether audio and emotion, are there; keep1, keep2 (frames, hidden)
-        bool; time_ids (3,).
+        or 1: whether portrait and CLIP, and whether audio and emotion, are there; retrieve, bool: of the bank's two
+        ways the one for "both"; keep1, keep2 (frames, hidden) bool; time_ids (3,).
     """
     random = generator(options.seed, "item", number)
     chosen = clip_number(len(clips), options.seed, number)
@@ -60,12 +60,16 @@ def draw_item(clips, priors, references, options, hidden, number) -> dict[str, T
 
     start, portrait = whole(record.frames - options.frames + 1), whole(record.frames)
     parts = clips.read(chosen, start, options.frames, portrait)
+    if options.portraits == "person":
+        own = clips.by_person[record.person]
+        other = own[whole(len(own))]
+        parts |= clips.picture(other, whole(clips.records[other].frames))
     dropped, from_reference = uniform(), uniform() < options.reference
     others = references[chosen]
     if from_reference and others:
         mean, deviation = clips.gaussian(others[whole(len(others))])
     else:
-        mean, deviation = priors[record.emotion], options.prior_deviation
+        mean, deviation = _around(priors, record, options.intensities), options.prior_deviation
     shape = options.frames, LATENT_CHANNELS, *clips.size
     return {
         "latents": parts["latents"] * LATENT_SCALE,
@@ -78,11 +82,18 @@ def draw_item(clips, priors, references, options, hidden, number) -> dict[str, T
         "z": mean + deviation * normal(len(mean)),
         "allowed": allowed_classes(classes_of(record.emotion, record.level)),
         "seen": torch.tensor(float(dropped >= options.drop_all)),
+        "retrieve": torch.tensor(number % 2 == 0),
         "told": torch.tensor(float(dropped >= options.drop_all + options.drop_driving)),
         "keep1": torch.rand(options.frames, hidden[0], generator=random) >= DROPOUT,
         "keep2": torch.rand(options.frames, hidden[1], generator=random) >= DROPOUT,
         "time_ids": torch.tensor([FPS, MOTION_BUCKET, EXPRESSION_BUCKET]),
     }
+
+
+def _around(priors, record, intensities):
+    prior = priors[record.emotion]
+    share = 1.0 if record.level == UNKNOWN else intensities[record.level - 1]
+    return prior if share == 1 else priors["neutral"] + share * (prior - priors["neutral"])
 
 
 def collate(items) -> dict[str, Tensor]:

@@ -119,6 +119,8 @@ def _references(clips, priors, options):
     emotions = {record.emotion for record in clips.records}
     if missing := sorted(emotions - set(priors)):
         raise InputError(f"There is no prior of {missing[0]}, which clips show: name a folder of --emotions with it.")
+    if options.intensities != (1.0, 1.0, 1.0) and "neutral" not in priors:
+        raise InputError("Intensities of levels need the prior of neutral: name a folder of --emotions with it.")
     references = clips.references()
     if options.reference > 0:
         alone = {record.emotion for record, others in zip(clips.records, references) if not others}

@@ -32,7 +32,7 @@ class Objective(nn.Module):
 
         audio = batch["audio"] * told[:, None, None, None, None]  # all zeros is what no sound is
         audio_tokens = self.audio_linear(audio.flatten(0, 1)).unflatten(0, (count, frames))
-        emotion_tokens, quantization = self.emo_model.training_tokens(batch["z"], options.retrieval, told == 0)
+        emotion_tokens, quantization = self._emotion_tokens(batch)
         pose_features = self.pose_guider(batch["face_mask"])
         portrait = (batch["portrait"] * seen[:, None, None, None])[:, None].expand(-1, frames, -1, -1, -1)
         given = (noisy * scale["in"][:, None, None, None, None], portrait)
@@ -59,3 +59,11 @@ class Objective(nn.Module):
         quantization = quantization.float()
         total = denoising + options.quantization * quantization + options.discrimination * discrimination
         return torch.stack([total, denoising, quantization, discrimination])
+
+    def _emotion_tokens(self, batch):
+        z, dropped, bank = batch["z"], batch["told"] == 0, self.options.bank
+        if bank != "both":
+            return self.emo_model.training_tokens(z, bank == "retrieval", dropped)
+        one, quantization = self.emo_model.training_tokens(z, True, dropped)
+        every, _ = self.emo_model.training_tokens(z, False, dropped)
+        return torch.where(batch["retrieve"][:, None, None], one, every), quantization

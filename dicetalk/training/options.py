@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 WHAT_TRAINS = ("adapters", "lora", "all")
+BANKS = ("retrieval", "full", "both")
+PORTRAITS = ("clip", "person")
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,18 @@ class TrainingOptions:
         rate, warm_up, decay: AdamW's learning rate, the steps over which it rises, and weight decay.
         clip: largest norm of the gradient.
         sigma_mean, sigma_deviation: of ln sigma, which is normal; public trainers of Stable Video Diffusion have these.
-        retrieval: keys and values of the one nearest code, by which alone codes learn; else those of the whole bank.
+        bank: one of BANKS: "retrieval": keys and values of the one nearest code, by which alone codes learn; "full":
+            those of the whole bank; "both": half of the clips each way.
         discrimination: weight of the emotion discrimination; 0 leaves it out and the classifier as it is.
         discrimination_noise: one of `losses.NOISE_WEIGHTS`.
         quantization: weight of the vector-quantization loss.
         reference: share of the emotions that are drawn from the Gaussian of a clip of the same emotion by another
             person; the others are drawn around the emotion's prior.
         prior_deviation: standard deviation of an emotion that is drawn around its prior.
+        portraits: where a clip's portrait is taken from: "clip": from itself; "person": from any clip of the same
+            person, so that a portrait does not tell the emotion.
+        intensities: of levels 1 to 3: an emotion is drawn around neutral's prior plus so much of its own prior's
+            difference from it.
         drop_all, drop_driving: share of the clips that are trained as the branch U of guidance, and as R.
         ema: decay of the moving average of the weights, which is what is saved; 0 keeps none.
         rank: of the LoRA.
@@ -44,12 +51,14 @@ class TrainingOptions:
     clip: float = 1.0
     sigma_mean: float = 0.7
     sigma_deviation: float = 1.6
-    retrieval: bool = True
+    bank: str = "retrieval"
     discrimination: float = 0.1
     discrimination_noise: str = "weighted"
     quantization: float = 1.0
     reference: float = 0.0
     prior_deviation: float = 0.1
+    portraits: str = "clip"
+    intensities: tuple = (1.0, 1.0, 1.0)
     drop_all: float = 0.1
     drop_driving: float = 0.1
     ema: float = 0.999

@@ -163,7 +163,7 @@ def learns(name, options):
     if name.startswith("emo_model.classifier."):
         return options.discrimination > 0
     if name.startswith("emo_model.codebook."):
-        return options.retrieval  # the published code gives the bank's codes no gradient in full-bank mode
+        return options.bank != "full"  # the published code gives the bank's codes no gradient in full-bank mode
     return options.trains == "all" or not name.startswith("unet.") or ".attn2.processor." in name
 
 

@@ -184,10 +184,10 @@ def test_data_that_cannot_be_trained_on(tmp_path, clips, accelerator):
 
 
 @pytest.mark.parametrize("trains", ["adapters", "all"])
-@pytest.mark.parametrize("retrieval", [True, False])
+@pytest.mark.parametrize("bank", ["retrieval", "full", "both"])
 @pytest.mark.parametrize("discrimination", [0.1, 0.0])
-def test_every_weight_that_learns_gets_a_gradient_and_no_other(clips, trains, retrieval, discrimination):
-    options = replace(QUICK, trains=trains, retrieval=retrieval, discrimination=discrimination, drop_all=0.0)
+def test_every_weight_that_learns_gets_a_gradient_and_no_other(clips, trains, bank, discrimination):
+    options = replace(QUICK, trains=trains, bank=bank, discrimination=discrimination, drop_all=0.0)
     own = objective(options)
     with torch.no_grad():  # the last layer of a new pose guider is all zeros, and stops the gradient
         own.pose_guider.conv_out.weight.normal_()
@@ -201,7 +201,7 @@ def test_every_weight_that_learns_gets_a_gradient_and_no_other(clips, trains, re
     assert any(".to_k_ip.1." in name for name in learning) and not any(
         ".attn2.to_k.weight" in name for name in learning
     )
-    assert any("codebook.codebook" in name for name in learning) == retrieval
+    assert any("codebook.codebook" in name for name in learning) == (bank != "full")
     assert any("classifier" in name for name in learning) == (discrimination > 0)
 
 

@@ -1,0 +1,136 @@
+"""The making of the miniature, in sizes that take seconds, and what it writes."""
+
+import numpy as np
+import pytest
+import torch
+
+from dicetalk.checkpoints.finding import Checkpoint, find_checkpoints
+from dicetalk.drawn import Person
+from dicetalk.errors import InputError
+from dicetalk.miniature import autoencoder, make, towers, world
+
+accelerate = pytest.importorskip("accelerate")
+MAKING = make.Making(
+    takes=8, people=4, autoencoder_steps=4, encoder_steps=2, ear_steps=1, eye_steps=1, steps=2, batch=2
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("miniature")
+    stages = []
+    make.make(
+        folder / "out",
+        folder / "work",
+        MAKING,
+        accelerate.Accelerator(cpu=True),
+        lambda stage, done, total, loss: stages.append((stage, done, total)),
+    )
+    return folder, stages
+
+
+@pytest.fixture(scope="module")
+def takes(made):
+    return list(world.load(made[0] / "work" / "takes", MAKING.takes))
+
+
+def test_every_stage_is_told_to_its_end(made):
+    _, stages = made
+    ends = {stage: (done, total) for stage, done, total in stages}
+    assert list(ends) == ["drawing", "ear", "eye", "autoencoder", "features", "latents", "method"]
+    assert all(done == total for done, total in ends.values())
+
+
+def test_what_it_writes_is_a_whole_checkpoint(made):
+    checkpoint = next(iter(find_checkpoints([made[0] / "out"]).values()))
+    assert isinstance(checkpoint, Checkpoint)
+    assert set(checkpoint.files) == {"unet", "pose_guider", "audio_linear", "emo_model"}
+    assert checkpoint.whisper and checkpoint.svd and checkpoint.emotions
+
+
+def test_it_makes_a_video(made, tmp_path):
+    from PIL import Image
+
+    from dicetalk.checkpoints.tiny import emotion_means
+    from dicetalk.media.portrait import prepare_portrait
+    from dicetalk.pipeline import DiceTalkPipeline
+
+    pipe = DiceTalkPipeline.from_checkpoint(made[0] / "out", torch_dtype=torch.float32)
+    take = world.takes(1, 1)[0]
+    portrait = prepare_portrait(Image.fromarray(take.portrait(64)), take.face_box(64), 64)
+    mean = torch.from_numpy(emotion_means()["happy"])
+    out = pipe(portrait, take.sound[: 1280 * 6], mean, num_inference_steps=2)
+    assert len(out.frames) == 6 and out.frames[0].size == (64, 64)
+
+
+def test_making_goes_on_where_it_ended(made, monkeypatch):
+    folder, _ = made
+    monkeypatch.setattr(world.Take, "frames", None)  # nothing is drawn again
+    history = make.make(folder / "again", folder / "work", MAKING, accelerate.Accelerator(cpu=True))
+    assert [step for step, *_ in history] == [1, 2]
+    first, again = (torch.load(folder / name / "DICE-Talk" / "unet.pth") for name in ("out", "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_each_person_shows_several_emotions_and_none_of_the_held_out():
+    chosen = world.takes(64, 16)
+    shown = {}
+    for take in chosen:
+        assert take.person.number % 4 != 3
+        shown.setdefault(take.person.number, set()).add(take.emotion)
+    assert len(shown) == 16 and all(len(each) == 4 for each in shown.values())
+    assert len({take.emotion for take in chosen}) == 8
+
+
+def test_scaled_latents_have_unit_spread_and_the_pictures_stay(takes):
+    vae = autoencoder.new_autoencoder()
+    picture = torch.from_numpy(takes[0]["frames"][:1]).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        before = vae.decode(vae.encode(picture).latent_dist.mode(), num_frames=1).sample
+        autoencoder.scale_latents(vae, takes)
+        latent = vae.encode(picture).latent_dist.mode()
+        after = vae.decode(latent, num_frames=1).sample
+    pictures = torch.stack([torch.from_numpy(take["frames"][len(take["frames"]) // 2]) for take in takes])
+    spread = vae.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode().std() * vae.config.scaling_factor
+    assert abs(float(spread) - 1) < 1e-3
+    assert float((after - before).abs().max()) < 1e-4
+
+
+def test_frames_of_a_new_autoencoder_do_not_see_each_other(takes):
+    vae = autoencoder.new_autoencoder()
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = vae.decode(latents, num_frames=3).sample
+        alone = torch.cat([vae.decode(each[None], num_frames=1).sample for each in latents])
+    assert float((together - alone).abs().max()) < 1e-4
+
+
+def test_the_autoencoders_loss_falls(takes):
+    losses = []
+    vae = autoencoder.new_autoencoder()
+    autoencoder.train_autoencoder(vae, takes, 16, 16, rate=1e-3, on_step=lambda done, total, loss: losses.append(loss))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_a_batch_that_cannot_be_cut_into_clips(takes):
+    with pytest.raises(InputError, match="multiple of 4"):
+        autoencoder.train_autoencoder(autoencoder.new_autoencoder(), takes, 1, 1, batch=6)
+
+
+def test_the_ear_hears_the_lips(takes):
+    losses = []
+    towers.train_ear(takes, 12, 5e-3, on_step=lambda done, total, loss: losses.append(loss))
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
+
+
+def test_the_eye_tells_people_apart():
+    takes = [{"frames": draw(number)[None]} for number in range(6)]
+    losses = []
+    towers.train_eye(takes, list(range(6)), 15, 6, 2e-3, on_step=lambda done, total, loss: losses.append(loss))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def draw(number):
+    from dicetalk.drawn.face import draw
+
+    return np.asarray(draw(Person.of(number), size=64))
