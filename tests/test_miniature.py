@@ -51,15 +51,15 @@ def test_what_it_writes_is_a_whole_checkpoint(made):
 def test_it_makes_a_video(made, tmp_path):
     from PIL import Image
 
-    from dicetalk.checkpoints.tiny import emotion_means
+    from dicetalk.checkpoints.priors import load_priors
     from dicetalk.media.portrait import prepare_portrait
     from dicetalk.pipeline import DiceTalkPipeline
 
     pipe = DiceTalkPipeline.from_checkpoint(made[0] / "out", torch_dtype=torch.float32)
     take = world.takes(1, 1)[0]
     portrait = prepare_portrait(Image.fromarray(take.portrait(64)), take.face_box(64), 64)
-    mean = torch.from_numpy(emotion_means()["happy"])
-    out = pipe(portrait, take.sound[: 1280 * 6], mean, num_inference_steps=2)
+    happy = load_priors(made[0] / "out" / "emotions")["happy"]
+    out = pipe(portrait, take.sound[: 1280 * 6], happy, num_inference_steps=2)
     assert len(out.frames) == 6 and out.frames[0].size == (64, 64)
 
 
@@ -90,6 +90,7 @@ def test_scaled_latents_have_unit_spread_and_the_pictures_stay(takes):
         autoencoder.scale_latents(vae, takes)
         latent = vae.encode(picture).latent_dist.mode()
         after = vae.decode(latent, num_frames=1).sample
+    vae.requires_grad_(False)
     pictures = torch.stack([torch.from_numpy(take["frames"][len(take["frames"]) // 2]) for take in takes])
     spread = vae.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode().std() * vae.config.scaling_factor
     assert abs(float(spread) - 1) < 1e-3
@@ -134,3 +135,30 @@ def draw(number):
     from dicetalk.drawn.face import draw
 
     return np.asarray(draw(Person.of(number), size=64))
+
+
+def test_generate_says_what_a_miniature_knows_and_its_size(made, tmp_path, capsys):
+    from dicetalk.cli import main
+    from dicetalk.drawn.files import write_take
+
+    take = world.takes(1, 1)[0]
+    write_take(take, tmp_path / "her.mp4", 128)
+    box = ",".join(f"{value:g}" for value in take.face_box(128))
+    arguments = ["--portrait", str(tmp_path / "her.png"), "--audio", str(tmp_path / "her.mp4"), "--face", box]
+    arguments += ["--checkpoint", str(made[0] / "out"), "--steps", "1", "--fps", "12.5"]
+    assert main(["generate", *arguments, "--size", "128", "--output", str(tmp_path / "a.mp4")]) == 0
+    out = capsys.readouterr().out
+    assert "knows drawn people only" in out and "give --size 64" in out
+    assert main(["generate", *arguments, "--size", "64", "--output", str(tmp_path / "b.mp4")]) == 0
+    out = capsys.readouterr().out
+    assert "knows drawn people only" in out and "give --size" not in out
+
+
+def test_the_command_refuses_a_folder_with_other_things(tmp_path, capsys):
+    from dicetalk.cli import main
+
+    (tmp_path / "mine.txt").touch()
+    assert main(["miniature", "--output", str(tmp_path)]) == 2
+    assert "holds files that are not of a miniature" in capsys.readouterr().err
+    assert main(["miniature", "--output", str(tmp_path / "new"), "--takes", "0"]) == 2
+    assert "--takes 0" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def add_arguments(parser):
 
     parser.add_argument("--output", required=True, metavar="DIR", help="the checkpoint folder to write")
     parser.add_argument(
-        "--work", metavar="DIR", help="folder of what is kept on the way, some 2 GB (default: DIR's name with -work)"
+        "--work", metavar="DIR", help="folder of what is kept on the way, about 2 GB (default: DIR's name with -work)"
     )
     parser.add_argument(
         "--mixed-precision",

@@ -86,8 +86,8 @@ def add_arguments(parser):
         "--portraits",
         choices=PORTRAITS,
         default=TrainingOptions.portraits,
-        help="a clip's portrait is a frame of itself (default), or of any clip of the same person, which does not tell "
-        "the emotion",
+        help="a clip's portrait is a frame of itself (default), or of any clip of the same person, which does not "
+        "show the emotion",
     )
     parser.add_argument(
         "--intensities",

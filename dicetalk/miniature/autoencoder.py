@@ -7,6 +7,7 @@ frames learn.
 import math
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import InputError
 from ..model.settings import LATENT_CHANNELS, LATENT_SCALE
@@ -16,7 +17,11 @@ CHANNELS = (64, 64, 128, 128)
 CLIP = 4  # frames
 KL = 5e-4  # weight of the divergence from a standard normal, a mean over the latent's numbers
 EDGES = 1.0  # weight of the differences between neighbouring pixels
-_CONSTANT = 4.0
+COARSE = 2.0  # weight of the mean over squares of 8 pixels, which keeps colours
+_CONSTANT = 8.0  # of the frame: half of its height
+_COLOURS = (0, 1, 2)
+_SILU = 1.2264  # SiLU(1.5)
+_STEEPNESS = 1 / 0.52  # that undoes its slope, and the half that the norms leave
 FACE = 3.0  # weight of a pixel in the face's box; others have 1
 
 
@@ -37,24 +42,77 @@ def new_autoencoder(seed=0):
     return vae
 
 
+@torch.no_grad()
 def _start_plainly(vae):
-    """Weights with which it is a plain chain of resizing convolutions: so colours pass from the first step on.
+    """Weights with which it gives back the mean colour of every 8 × 8 pixels, from which learning starts.
 
-    Residual branches add nothing yet, the chain keeps the size of its signal, and a constant channel in each group of
-    the two last norms lets the others through nearly as they are.
+    Residual branches add nothing yet. The two last norms, whose small groups would take away what is the same all over
+    a picture, have a channel in each group with a strong pattern of its own (a frame along the border, which padding
+    makes), so that they let the other channels through nearly as they are.
     """
     for name, module in vae.named_modules():
-        if name.endswith(("conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "coder.conv_in")):
-            module.weight.data *= math.sqrt(3)
-        elif name.endswith(("conv2", "to_out.0")):
-            module.weight.data.zero_()
-            module.bias.data.zero_()
-    last = ((vae.encoder.conv_norm_out, vae.encoder.down_blocks[-2].downsamplers[0].conv),)
-    last += ((vae.decoder.conv_norm_out, vae.decoder.up_blocks[-2].upsamplers[0].conv),)
-    for norm, convolution in last:
-        every = norm.num_channels // norm.num_groups
-        convolution.weight.data[every - 1 :: every] = 0
-        convolution.bias.data[every - 1 :: every] = _CONSTANT
+        if name.endswith(("conv2", "to_out.0")):
+            module.weight.zero_()
+            module.bias.zero_()
+        if isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] == 3:
+            module.weight[:, :, ::2] = 0  # while pictures are single, nothing is learned there
+    encoder, decoder = vae.encoder, vae.decoder
+    _carry(encoder.conv_in, (0, 1, 2), _COLOURS)
+    chain = [
+        module for name, module in encoder.named_modules() if name.endswith(("conv_shortcut", "downsamplers.0.conv"))
+    ]
+    for convolution in chain:
+        _carry(convolution, _COLOURS, _COLOURS, mean=convolution.stride[0] == 2)
+    _frame(encoder)
+    _carry(encoder.conv_out, _COLOURS, (0, 1, 2), gain=2 * _STEEPNESS)
+    encoder.conv_out.bias[:3] = -2 * _STEEPNESS * _SILU
+    encoder.conv_out.weight[LATENT_CHANNELS:] = 0
+    encoder.conv_out.bias[LATENT_CHANNELS:] = -4
+    vae.quant_conv.weight.copy_(torch.eye(2 * LATENT_CHANNELS)[..., None, None])
+    vae.quant_conv.bias.zero_()
+    places = (0, 2, 4)
+    _carry(decoder.conv_in, (0, 1, 2), places, gain=0.5)
+    every = _frame(decoder)
+    chain = [
+        module for name, module in decoder.named_modules() if name.endswith(("conv_shortcut", "upsamplers.0.conv"))
+    ]
+    for convolution in chain:
+        frames = tuple(range(every - 1, convolution.weight.shape[0], every))
+        _carry(convolution, places + frames, places + frames)
+    decoder.conv_out.weight *= 0.1
+    _carry(decoder.conv_out, places, (0, 1, 2), gain=_STEEPNESS)
+    decoder.conv_out.bias[:] = -_STEEPNESS * _SILU
+    decoder.time_conv_out.weight.zero_()
+    decoder.time_conv_out.weight[:, :, 1] = torch.eye(3)[..., None, None]
+    decoder.time_conv_out.bias.zero_()
+
+
+def _carry(convolution, taken, given, gain=1.0, mean=False):
+    """Let channels `given` of the result be the channels `taken`, or means of 2 × 2 pixels of them."""
+    weight = convolution.weight
+    weight *= math.sqrt(3)
+    weight[list(given)] = 0
+    convolution.bias[list(given)] = 0
+    for source, target in zip(taken, given, strict=True):
+        kernel = weight[target, source]
+        if kernel.shape == (3, 3) and mean:
+            kernel[:2, :2] = gain / 4
+        else:
+            kernel[tuple(size // 2 for size in kernel.shape)] = gain
+
+
+def _frame(network):
+    """Add a frame along the border in the middle of a network; set its last norm. Returns the channels in a group."""
+    norm, block = network.conv_norm_out, network.mid_block.resnets[0]
+    block = getattr(block, "spatial_res_block", block)
+    every = norm.num_channels // norm.num_groups
+    block.norm2.weight[0], block.norm2.bias[0] = 0, 3
+    constant = float(F.silu(torch.tensor(3.0)))
+    block.conv2.weight[every - 1 :: every, 0] = _CONSTANT / 1.5 / constant
+    block.conv2.bias[every - 1 :: every] = -5 * _CONSTANT
+    norm.weight[:] = _CONSTANT / math.sqrt(every) / 2
+    norm.bias[:] = 1.5
+    return every
 
 
 def train_autoencoder(
@@ -69,8 +127,8 @@ def train_autoencoder(
         encoder_steps: after which the encoder stays as its moving average is.
         batch: pictures in a step, a multiple of 4.
         rate: AdamW's, which falls to a tenth along half a cosine.
-        seed: of what is random; drawn anew for each step, so that a run that goes on draws the same.
-        state: file to keep the state in and to go on from; None keeps none.
+        seed: of what is random; drawn for each step from it, so that a run that continues draws the same.
+        state: file to keep the state in and to continue from; None keeps none.
         precision: of the computation.
         on_step: called as ``on_step(done, total, loss)``.
     """
@@ -133,6 +191,7 @@ def _face_weights(take):
 def _loss(out, wanted, weight):
     error = out - wanted
     loss = (weight * (error.abs() + error.square())).mean()
+    loss = loss + COARSE * F.avg_pool2d(error, 8).abs().mean()
     for dim in (2, 3):
         loss = loss + EDGES * (weight.narrow(dim, 1, weight.shape[dim] - 1) * error.diff(dim=dim).abs()).mean()
     return loss

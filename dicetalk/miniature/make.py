@@ -90,7 +90,7 @@ def make(output, work, making, accelerator, on_progress=None):
 
     Args:
         output: the folder to write.
-        work: folder of what is kept on the way (drawn takes, states, features); some 2 GB.
+        work: folder of what is kept on the way (drawn takes, states, features); about 2 GB.
         making: Making.
         accelerator: Hugging Face's `Accelerator`, of one process.
         on_progress: called as ``on_progress(stage, done, total, loss)``; the loss is None where there is none.
@@ -99,7 +99,7 @@ def make(output, work, making, accelerator, on_progress=None):
         The losses of the method's own training, see `dicetalk.training.loop.train`.
 
     Raises:
-        InputError: something cannot be written or gone on from, or a loss is not finite.
+        InputError: something cannot be written or continued from, or a loss is not finite.
     """
     output, work = Path(output), Path(work)
     for folder in (work, output):

@@ -1,4 +1,4 @@
-"""The state of a small training in one process: kept as it goes, and gone on from."""
+"""The state of a small training in one process: kept as it goes, and continued from."""
 
 import time
 from pathlib import Path
@@ -39,7 +39,7 @@ class Kept:
             self.average.load_state_dict(state["average"])
             return state["step"]
         except Exception as error:  # torch raises many kinds for damaged files
-            raise InputError(f"{self.path} cannot be gone on from ({reason(error)}): remove it.") from error
+            raise InputError(f"{self.path} cannot be continued from ({reason(error)}): remove it.") from error
 
     def step(self, done, total) -> None:
         """After a step of the optimizer."""

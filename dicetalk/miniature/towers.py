@@ -46,14 +46,14 @@ def ear_config():
 
 
 def train_ear(takes, steps, rate=2e-3, seed=0, state=None, on_step=None):
-    """Train transformers' `WhisperEncoder` to tell the lips' movement from sound.
+    """Train transformers' `WhisperEncoder` to follow the lips in the sound.
 
     Args:
         takes: a list of name → array with sound (samples,), 16 kHz, and blendshapes (frames, 52).
         steps: of the optimizer, each with 30 s of takes.
         rate: AdamW's.
         seed: of what is random.
-        state: file to keep the state in and to go on from; None keeps none.
+        state: file to keep the state in and to continue from; None keeps none.
         on_step: called as ``on_step(done, total, loss)``.
 
     Returns:
@@ -119,7 +119,7 @@ def eye_config():
 
 
 def train_eye(takes, persons, steps, batch=32, rate=1e-3, seed=0, state=None, on_step=None):
-    """Train transformers' `CLIPVisionModelWithProjection` to tell people apart, whatever their expression.
+    """Train transformers' `CLIPVisionModelWithProjection` to distinguish people, whatever their expression.
 
     Two pictures of each of a batch's people are to be more alike than those of different people (InfoNCE, van den Oord
     et al. 2018, equation 4).

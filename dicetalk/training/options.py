@@ -30,7 +30,7 @@ class TrainingOptions:
             person; the others are drawn around the emotion's prior.
         prior_deviation: standard deviation of an emotion that is drawn around its prior.
         portraits: where a clip's portrait is taken from: "clip": from itself; "person": from any clip of the same
-            person, so that a portrait does not tell the emotion.
+            person, so that a portrait does not show the emotion.
         intensities: of levels 1 to 3: an emotion is drawn around neutral's prior plus so much of its own prior's
             difference from it.
         drop_all, drop_driving: share of the clips that are trained as the branch U of guidance, and as R.

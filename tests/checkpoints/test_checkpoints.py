@@ -491,6 +491,8 @@ def test_order_explicit_path_then_comfyui_then_working_directory(tmp_path, monke
     assert resolve_checkpoint().root == tmp_path / "checkpoints"
     make(tmp_path / "ComfyUI" / "models" / "dicetalk", "DICE-Talk/unet.pth", "UNTRAINED")
     assert resolve_checkpoint().root == tmp_path / "checkpoints", "a trained one comes before an untrained one"
+    (tmp_path / "checkpoints" / "MINIATURE").touch()
+    assert resolve_checkpoint().miniature, "the miniature comes before an untrained one"
     os.remove(tmp_path / "ComfyUI" / "models" / "dicetalk" / "UNTRAINED")
     assert resolve_checkpoint().root == tmp_path / "ComfyUI" / "models" / "dicetalk"
     assert resolve_checkpoint("explicit").root == tmp_path / "explicit"

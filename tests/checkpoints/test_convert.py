@@ -82,13 +82,19 @@ def test_in_place_the_new_files_hold_the_same_and_are_preferred(source):
     assert set(resolve_checkpoint(source).files) == set(PARTS), "the originals can go"
 
 
+def test_what_a_miniature_becomes_is_known_as_one(source, tmp_path):
+    (source / "MINIATURE").touch()
+    converted(resolve_checkpoint(source), tmp_path / "new", "float16")
+    assert resolve_checkpoint(tmp_path / "new").miniature
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_another_folder_becomes_a_complete_checkpoint_in_the_asked_precision(source, tmp_path, dtype):
     before = {path: path.stat().st_mtime_ns for path in source.rglob("*")}
     converted(resolve_checkpoint(source), tmp_path / "new", dtype)
     assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before, "the source is as it was"
     checkpoint = resolve_checkpoint(tmp_path / "new")
-    assert checkpoint.untrained
+    assert checkpoint.untrained and not checkpoint.miniature
     assert [checkpoint.whisper, checkpoint.svd, checkpoint.emotions] == [
         tmp_path / "new" / name for name in ("whisper-tiny", "stable-video-diffusion-img2vid-xt", "emotions")
     ]
