@@ -30,8 +30,8 @@ TEST_TOOLS += ["comfy-cli", "playwright>=1.49", "import-linter>=2.5"]
 TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
 TESTED_PACK = ["-e", ".[train,voice,photos,batch,evaluate]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
-QUICK = ["--size", "192", "--steps", "5"]  # for the demo without a GPU
-MINIATURE = ROOT / "miniature"
+QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
+MINIATURE = ROOT / "miniature"  # where `python -m dicetalk miniature --output miniature` writes one
 PHOTOGRAPH = ["--portrait", "demo/portrait.jpg", "--audio", "demo/speech.flac"]
 DRAWING = ["--portrait", "demo/drawn_portrait.png", "--audio", "demo/drawn_speech.flac"]
 DRAWING += ["--face", "60,56,196,204", "--size", "64", "--keep-resolution"]
@@ -66,15 +66,19 @@ def demo(arguments):
     """Run the main job on the example files; further arguments go to `generate`."""
     set_up("demo", [TORCH, ["-e", "."]])
     checkpoint, has_gpu = find_checkpoint()
-    example = PHOTOGRAPH if has_gpu else [*PHOTOGRAPH, *QUICK]
-    if checkpoint is None:
+    example = PHOTOGRAPH if has_gpu and checkpoint else [*PHOTOGRAPH, *QUICK]
+    if checkpoint is None and (MINIATURE / "MINIATURE").is_file():
         checkpoint, example = MINIATURE, DRAWING
+        print("\nNo complete set of DICE-Talk weights was found, so your miniature takes their place.\n", flush=True)
+    elif checkpoint is None:
+        checkpoint = CACHE / "tiny"
         print(
-            "\nNo complete set of DICE-Talk weights was found, so the miniature takes their place: the same method, "
-            "but small,\ntrained on drawn people and knowing nothing else. `python -m dicetalk download` gets the "
-            "weights.\n",
+            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the "
+            "whole way\nfrom the portrait to the video is run, small and in few steps, but the picture will be noise. "
+            "`python -m dicetalk download`\ngets the weights.\n",
             flush=True,
         )
+        run(PYTHON, "-m", "dicetalk", "tiny", checkpoint)
     video = ROOT / "talking.mp4"
     run(
         *(PYTHON, "-m", "dicetalk", "generate", "--checkpoint", checkpoint),
