@@ -154,11 +154,11 @@ def test_generate_says_what_a_miniature_knows_and_its_size(made, tmp_path, capsy
     assert "knows drawn people only" in out and "give --size" not in out
 
 
-def test_the_command_refuses_a_folder_with_other_things(tmp_path, capsys):
+def test_the_command_refuses_a_folder_with_other_weights(tmp_path, capsys):
     from dicetalk.cli import main
 
-    (tmp_path / "mine.txt").touch()
+    (tmp_path / "DICE-Talk").mkdir()
     assert main(["miniature", "--output", str(tmp_path)]) == 2
-    assert "holds files that are not of a miniature" in capsys.readouterr().err
+    assert "holds weights that are not of a miniature" in capsys.readouterr().err
     assert main(["miniature", "--output", str(tmp_path / "new"), "--takes", "0"]) == 2
     assert "--takes 0" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def run(args):
 
     from tqdm import tqdm
 
-    from ..checkpoints.finding import MINIATURE_FILE
+    from ..checkpoints.finding import MINIATURE_FILE, WEIGHTS_FOLDER
     from ..errors import InputError
     from ..miniature.make import Making, make
 
@@ -71,8 +71,8 @@ def run(args):
             f"Training needs a package that is not installed ({error}): `pip install accelerate`."
         ) from error
     output = Path(args.output).expanduser().absolute()
-    if output.exists() and any(output.iterdir()) and not (output / MINIATURE_FILE).is_file():
-        raise InputError(f"{output} holds files that are not of a miniature: name a new or an empty folder.")
+    if (output / WEIGHTS_FOLDER).exists() and not (output / MINIATURE_FILE).is_file():
+        raise InputError(f"{output} holds weights that are not of a miniature: name another folder.")
     work = Path(args.work).expanduser() if args.work else output.with_name(f"{output.name}-work")
     accelerator = accelerate.Accelerator(cpu=True, mixed_precision=args.mixed_precision)
     bars = {}

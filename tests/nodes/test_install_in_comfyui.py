@@ -127,6 +127,7 @@ def test_the_zip_holds_what_users_need_and_nothing_else(packed):
     } <= tops
     assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "CHANGELOG.md"} <= tops
     assert not tops & {"tests", ".ci", ".github", ".git", ".gitignore", ".comfyignore", "dev.py", "CONTRIBUTING.md"}
+    assert not tops & {"findings", "miniature"}
     assert ".pre-commit-config.yaml" not in tops
     for folder in ("web", "example_workflows", "subgraphs", "locales", "api", "nodes", "dicetalk"):
         there = {path.relative_to(packed) for path in (packed / folder).rglob("*") if path.is_file()}
