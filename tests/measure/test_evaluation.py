@@ -14,6 +14,7 @@ from dicetalk.measure import goals
 from dicetalk.measure.drawn_clips import Asked, Sampling, Studio, correlation
 from dicetalk.measure.evaluation import MINIATURE, UNTRAINED, table
 from dicetalk.measure.reader import read_reader
+from dicetalk.measure.savings import Saving, measure_savings
 
 PRIORS = {name: Emotion(torch.full((256,), float(number))) for number, name in enumerate(NAMES)}
 
@@ -104,6 +105,61 @@ def test_intensity_and_mix_are_judged_by_what_is_read():
         result(shares=shares(happy=0.6, sad=0.3), mix=["sad", "happy"]),
     ]
     assert not goals._mix_row(swapped).met and goals._mix_row(swapped).numbers["two"] == 1
+
+
+def test_what_is_harder_is_measured(studio):
+    done = []
+    rows = goals.measure_harder(studio, PRIORS, Sampling(), 1, cells=2, on_result=lambda *each: done.append(each))
+    by_name = {row.what: row for row in rows}
+    assert done[-1][0] == done[-1][1] == len(done) == 7 + 8 + 2 + (5 + 4) * 7
+    against = next(row for name, row in by_name.items() if name.startswith("speech of another emotion"))
+    assert against.numbers["asked"] > 0.7 > 0.3 > against.numbers["voice"]  # drawn with the asked one
+    assert by_name["emotion accuracy on cells held out of training"].clips == 2
+    assert {f"intensity {dose:g}" for dose in (0, 0.5, 1, 1.5, 2)} <= set(by_name)
+    assert "emotion scale 1, reference scale 1" in by_name and "emotion scale 9, reference scale 3" in by_name
+
+
+def test_another_persons_clip(studio):
+    asked = goals._references(lambda take: PRIORS[take.emotion], goals.crowd_of(2))
+    assert len(asked) == 16
+    assert all(each.about["by"] not in (each.person.number, each.take.person.number) for each in asked)
+    results = goals.make_all(studio, {"": asked}, Sampling())[""]
+    accuracy, probe = goals._reference_rows(studio, results, goals.crowd_of(50))
+    assert accuracy.goal == "≥ 75%" and accuracy.numbers["accuracy"] > 0.8
+    assert probe.numbers["chance"] == pytest.approx(10 / 49) and 0 <= probe.numbers["found"] <= 1
+
+
+def test_savings_change_the_model_for_their_own_clips_alone(studio):
+    class Pipeline:
+        unet = torch.nn.Linear(4, 4)
+        pose_guider = torch.nn.Linear(4, 4)
+
+    seen = []
+
+    class Watching(DrawnStudio):
+        def make(self, asked, sampling):
+            weight = self.pipeline.unet.weight
+            seen.append((sampling, weight.dtype, len(weight.unique())))
+            return super().make(asked, sampling)
+
+    watching = Watching()
+    watching.pipeline = Pipeline()
+    before = Pipeline.unet.weight.clone()
+    chosen = (
+        Saving("few", {"steps": 3}),
+        Saving("windows", {"window": 12}),
+        Saving("half", dtype=torch.bfloat16),
+        Saving("fp8", weights=torch.float8_e4m3fn),
+    )
+    rows = list(measure_savings(watching, PRIORS, Sampling(), 1, chosen))
+    assert [row.what for row in rows] == ["as asked (25 steps)", "few", "windows", "half", "fp8"]
+    assert rows[0].numbers["time"] == 1 and all(row.clips == 8 for row in rows)
+    steps, windows = ([each[0].steps for each in seen[::8]], [each[0].window for each in seen[::8]])
+    assert steps == [25, 3, 25, 25, 25] and windows == [25, 25, 12, 25, 25]
+    assert [each[1] for each in seen[::8]] == [torch.float32] * 3 + [torch.bfloat16, torch.float32]
+    assert torch.equal(watching.pipeline.unet.weight, before)
+    rounded = before.to(torch.float8_e4m3fn).float()
+    assert not torch.equal(rounded, before) and seen[-1][2] == len(rounded.unique())
 
 
 def test_a_table_leaves_empty_columns_out():
