@@ -149,11 +149,19 @@ class Studio:
         text = f"{self.seed} {asked.person.number} {take.person.number} {take.sentence}"
         noise = pipeline.prepare_noise(conditions, torch.Generator().manual_seed(crc32(text.encode())))
         began = time.perf_counter()
-        latents = sample(
-            pipeline.unet,
+        latents = self.sample(conditions, noise, sampling)
+        seconds = time.perf_counter() - began
+        frames = torch.cat(list(pipeline.decode(latents))).permute(0, 2, 3, 1)
+        pictures = (frames * 255).round().to(torch.uint8).numpy()
+        return self._read(asked, pictures, seconds)
+
+    def sample(self, conditions, noise, sampling: Sampling) -> torch.Tensor:
+        """(N, 4, h, w) latents, scaled by 0.18215, of (N + 25, 4, h, w) noise. Another sampler may take its place."""
+        return sample(
+            self.pipeline.unet,
             conditions,
             noise[: conditions.num_frames + sampling.window],
-            pipeline.scheduler,
+            self.pipeline.scheduler,
             sampling.steps,
             sampling.reference_scale,
             sampling.emotion_scale,
@@ -161,10 +169,6 @@ class Studio:
             overlap=sampling.overlap,
             guidance_interval=sampling.guidance_interval,
         )
-        seconds = time.perf_counter() - began
-        frames = torch.cat(list(pipeline.decode(latents))).permute(0, 2, 3, 1)
-        pictures = (frames * 255).round().to(torch.uint8).numpy()
-        return self._read(asked, pictures, seconds)
 
     def draw(self, asked: Asked) -> Result:
         """The drawn take itself, read in the same way: what a perfect clip would get."""

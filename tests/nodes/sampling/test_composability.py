@@ -539,3 +539,12 @@ def test_the_table_of_savings_shows_what_each_leaves_out(small):
     assert all(0 < pictures <= 1 for pictures, _ in rows.values())
     assert all((pictures == 1) == (distance == 0) for pictures, distance in rows.values())
     assert rows["guidance_from 100, guidance_to 0.5"][0] < rows["guidance_from 100, guidance_to 0"][0] < 1
+
+
+def test_caches_are_measured_on_drawn_people(small, tiny_checkpoint):
+    rows = list(savings.of_checkpoint(small, tiny_checkpoint, frames=2, steps=3, thresholds=(0.0,)))
+    assert [row[0] for row in rows] == ["none", "EasyCache, threshold 0", "LazyCache, threshold 0"]
+    assert rows[0][1] == 1
+    for _, pictures, emotion, mouth, identity in rows:
+        assert 0 < pictures <= 1 and 0 <= emotion <= 1 and -1 <= mouth <= 1 and 0 <= identity <= 1
+    assert rows[1][2:] == rows[0][2:]  # at 0, EasyCache skips nothing
