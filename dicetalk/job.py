@@ -23,7 +23,9 @@ FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
 NOISES = ("usual", "published")
 _WHERE = ("output", "device", "chart")  # they say where and not what
-_FILES = ("portrait", "audio", "landmarks", "face_landmarker", "embedder")
+_FILES = ("portrait", "video", "audio", "landmarks", "face_landmarker", "embedder")
+DENOISE = 0.55  # of a video
+_OF_VIDEOS = ("video", "denoise")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -35,12 +37,14 @@ class Job(ClipOptions):
 
     Args:
         portrait: file of a picture of one person.
-        audio: file of the speech; also a video, whose sound is taken.
+        video: instead of a portrait: file of a video of one person, who gets another emotion or another voice.
+        audio: file of the speech; also a video, whose sound is taken. With a video, its own sound when None.
         emotion: text such as "happy:1.3" or "0s neutral; 1.5s happy", a saved or
             published (.npy) emotion's file, or "clip:FILE".
         output: the MP4 file to write.
         checkpoint: folder of the weights, or its name; the first one found when None.
-        start, length: which piece of the audio, in seconds; to its end when the length is None.
+        start, length: which piece of the audio, in seconds; to its end when the length is None. Of a video that keeps
+            its own sound, also which piece of its pictures.
         fps: "12.5", the model's own, or "25".
         size: short side of the video in pixels.
         keep_resolution: whether the video is resized to the portrait's own pixels, or those of what is cut out of it.
@@ -53,6 +57,7 @@ class Job(ClipOptions):
         reference_scale: how closely the video keeps to the portrait.
         emotion_scale: guidance: how far the frames go beyond what the model draws without speech and emotion.
         speech_strength, emotion_strength: how much the speech and the emotion add inside the model, 0 to 2.
+        denoise: with a video: how much of it is made again, from more than 0 to 1; `DENOISE` when None.
         decode_chunk_size: frames that are decoded at once, besides their context; as many as fit in memory when None.
         smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
         device: such as "cuda"; CUDA if there is one, else the CPU, when None.
@@ -62,8 +67,9 @@ class Job(ClipOptions):
         InputError: a value that cannot be meant; the message names the field.
     """
 
-    portrait: str
-    audio: str
+    portrait: str | None = None
+    video: str | None = None
+    audio: str | None = None
     emotion: str = "neutral"
     output: str
     checkpoint: str | None = None
@@ -82,6 +88,7 @@ class Job(ClipOptions):
     emotion_scale: float = 6.0
     speech_strength: float = 1.0
     emotion_strength: float = 1.0
+    denoise: float | None = None
     decode_chunk_size: int | None = None
     smaller_windows: bool = False
     device: str | None = None
@@ -90,6 +97,18 @@ class Job(ClipOptions):
     def __post_init__(self):
         for name, value in _clean(vars(self), str).items():
             object.__setattr__(self, name, value)
+
+    @property
+    def strength(self) -> float:
+        """How much noise sampling starts from: 1 for a portrait."""
+        if self.video is None:
+            return 1.0
+        return DENOISE if self.denoise is None else self.denoise
+
+    @property
+    def speech(self) -> str:
+        """The file that the speech is in."""
+        return self.audio or self.video or ""
 
     @classmethod
     def of(cls, values: dict[str, Any], named: Callable[[str], str] = str) -> "Job":
@@ -134,7 +153,8 @@ class Job(ClipOptions):
         from .media.container import check_writable
         from .sampling.resume import SUFFIX as STATE
 
-        read = [("portrait", self.portrait), ("audio", self.audio)]
+        read = [(name, getattr(self, name)) for name in ("portrait", "video", "audio")]
+        read = [(name, file) for name, file in read if file is not None]
         if self.clip is not None:
             read.append(("emotion", self.clip))
         for name, file in read:
@@ -155,8 +175,13 @@ class Job(ClipOptions):
             self.require_defaults(named, "emotion")
 
     def settings(self) -> dict[str, Any]:
-        """Field → value as a video keeps them: files by name, not by folder; of clips only where there is one."""
+        """Field → value as a video keeps them: files by name, not by folder; those of clips where there is one."""
         values = {name: getattr(self, name) for name in _fields()}
+        if self.video is None:
+            values = {name: value for name, value in values.items() if name not in _OF_VIDEOS}
+        else:
+            values["denoise"] = self.strength
+            del values["portrait"]
         clip_fields = [field.name for field in dataclasses.fields(ClipOptions)]
         if self.clip is None:
             values = {name: value for name, value in values.items() if name not in clip_fields}
@@ -167,7 +192,8 @@ class Job(ClipOptions):
                 values[name] = Path(values[name]).name if isinstance(values[name], str) else values[name]
             values["emotion"] = CLIP + Path(self.clip).name
             del values["chart"]
-        return values | {name: Path(values[name]).name for name in ("portrait", "audio", "output")}
+        files = ("portrait", "video", "audio", "output")
+        return values | {name: Path(values[name]).name for name in files if values.get(name)}
 
     def digest(self) -> str:
         """A fingerprint (SHA-256, hexadecimal) of all that the clip is made from, and of the files' contents.
@@ -203,6 +229,7 @@ _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "emotion_scale": (float, lambda value: 0 <= value <= LARGEST_SCALE, f"a number from 0 to {LARGEST_SCALE}"),
     "speech_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
     "emotion_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
+    "denoise": (float, lambda value: 0 < value <= 1, "more than 0 and at most 1; 0.4 to 0.7 is usual"),
     "margin": (float, lambda value: math.isfinite(value) and value >= 0, "0 or a positive number"),
     "start": (float, lambda value: 0 <= value <= LONGEST, f"0 to {LONGEST:g} seconds"),
     "length": (float, lambda value: 0 < value <= LONGEST, f"more than 0 and at most {LONGEST:g} seconds"),
@@ -221,6 +248,7 @@ def _clean(values, named):
             clean[name] = _truth(named(name), value)
         else:
             clean[name] = _text(named(name), value)
+    _require_sources(clean, named)
     _require_choice(named("fps"), clean, "fps", FPS)
     _require_choice(named("dtype"), clean, "dtype", DTYPES)
     _require_choice(named("noise"), clean, "noise", NOISES)
@@ -229,6 +257,20 @@ def _clean(values, named):
 
         parse_face(clean["face"], named("face"))
     return clean
+
+
+def _require_sources(values, named):
+    """InputError unless there is either a portrait with speech, or a video."""
+    if values["video"] is not None and values["portrait"] is not None:
+        raise InputError(
+            f"{named('portrait')} and {named('video')} are both given, and a video takes the portrait's place: give "
+            "one of them."
+        )
+    for name in ("portrait", "audio"):
+        if values["video"] is None and values[name] is None:
+            raise InputError(f"{named(name)} is missing: every clip needs one.")
+    if values["video"] is None and values["denoise"] is not None:
+        raise InputError(f"{named('denoise')} is set, which counts for a video alone: give {named('video')}.")
 
 
 def _number(name, value, kind, fits, wanted):

@@ -1,5 +1,6 @@
 """DICE-Talk as a diffusers pipeline: portrait, speech and emotion in, frames out. No ComfyUI needed."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterator
 
@@ -9,6 +10,7 @@ from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from .checkpoints.finding import Checkpoint, resolve_checkpoint
 from .checkpoints.loading import load_part
@@ -19,6 +21,7 @@ from .emotion.parsing import resolve
 from .emotion.timeline import EmotionTimeline
 from .errors import InputError
 from .media.ahead import checked_between_layers
+from .media.moving import fitted
 from .media.pixels import clip_pixels
 from .media.portrait import PreparedPortrait
 from .memory import free_memory, gathered, release, require_memory
@@ -61,6 +64,7 @@ class DiceTalkPipeline(DiffusionPipeline):
     """
 
     checkpoint: Checkpoint | None = None  # whose presets `read_emotion` knows
+    _quiet = False  # whether the encoding of a video shows no bar
     model_cpu_offload_seq = "audio_encoder->audio_projection->emotion_model->image_encoder->pose_guider->unet->vae"
 
     def __init__(
@@ -159,11 +163,13 @@ class DiceTalkPipeline(DiffusionPipeline):
         smaller_windows: bool = False,
         speech_strength: float = 1.0,
         emotion_strength: float = 1.0,
+        denoise: float = 1.0,
     ) -> DiceTalkPipelineOutput | tuple:
         """Make a talking portrait.
 
         Args:
-            portrait: as `dicetalk.media.portrait.prepare_portrait` makes it.
+            portrait: as `dicetalk.media.portrait.prepare_portrait` makes it; or of a video, as
+                `dicetalk.media.moving.prepare_video` does, for another emotion or another voice.
             audio: (samples,) mono speech at 16 kHz; one frame per 80 ms.
             emotion: an `Emotion`, a mix, an `EmotionTimeline`, or text as `read_emotion` takes it.
             num_inference_steps: sampling steps.
@@ -186,6 +192,8 @@ class DiceTalkPipeline(DiffusionPipeline):
                 with windows of fewer frames, which changes the result, instead of an error.
             speech_strength, emotion_strength: 0 to 2: how much the speech and the emotion adapters add inside the
                 model, each on its own; 1 as published, 0 leaves the adapter out.
+            denoise: how much noise the start gets, as in ComfyUI's KSampler: 1 for none but noise, as published; 0.4
+                to 0.7 to keep the head and the place of a video.
 
         Raises:
             InputError: an argument cannot be used; the message names it. Or memory ran out, or is known to be too small
@@ -195,6 +203,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             raise InputError(f"output_type is {output_type!r}: use one of {', '.join(_OUTPUT_TYPES)}.")
         if num_inference_steps < 1:
             raise InputError(f"num_inference_steps is {num_inference_steps}: it has to be 1 or more.")
+        if not 0 < denoise <= 1:
+            raise InputError(f"denoise is {denoise}: give more than 0 and at most 1.")
         _check_chunk(decode_chunk_size)
         unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
         if unknown:
@@ -236,6 +246,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 device=self._execution_device,
                 start=start,
                 smaller_windows=smaller_windows,
+                denoise=denoise,
             )
         frames = latents
         if output_type != "latent":
@@ -255,6 +266,10 @@ class DiceTalkPipeline(DiffusionPipeline):
         device, dtype = self._execution_device, self.unet.dtype
         projection, emotion_model = self.audio_projection, self.emotion_model
         audio = torch.as_tensor(audio)
+        if portrait.frames is None:
+            image_latent = self._encode_latent(portrait.image, device)
+        else:
+            image_latent = self._encode_frames(fitted(portrait.frames, num_frames(audio.numel())), device)
         windows = feature_windows(self.audio_encoder, audio, device=device)
         batches = (batch for piece in windows for batch in piece.split(_TOKEN_BATCH))
         audio_tokens = gathered(
@@ -263,7 +278,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         )
         face_mask = torch.from_numpy(portrait.face_mask)[None, None].to(device, dtype)
         return Conditions(
-            image_latent=self._encode_latent(portrait.image, device),
+            image_latent=image_latent,
             clip_embeds=self._encode_clip(portrait.image, device),
             audio_tokens=audio_tokens,
             uncond_audio_tokens=projection.unconditional(device).to("cpu", dtype),
@@ -355,12 +370,27 @@ class DiceTalkPipeline(DiffusionPipeline):
 
     def _encode_latent(self, image, device):
         """The portrait's latent, computed in float32 as in the published code."""
-        dtype = self.vae.dtype
+        with self._precise_encoder():
+            return self._latent(image, device)
+
+    def _encode_frames(self, frames, device):
+        """The latents of a video's frames, one after the other."""
+        with self._precise_encoder():
+            bar = tqdm(frames, desc="Encoding the video", unit="frame", disable=True if self._quiet else None)
+            return torch.cat([self._latent(Image.fromarray(frame), device) for frame in bar])
+
+    def _latent(self, image, device):
         pixels = _to_tensor(image).to(device, torch.float32) * 2 - 1
+        return self.vae.encode(pixels).latent_dist.mode().float()
+
+    @contextmanager
+    def _precise_encoder(self):
+        """The VAE's encoder in float32."""
+        dtype = self.vae.dtype
         encoder = torch.nn.ModuleList([self.vae.encoder, self.vae.quant_conv])
         try:
             encoder.to(torch.float32)
-            return self.vae.encode(pixels).latent_dist.mode().float()
+            yield
         finally:
             encoder.to(dtype)
 

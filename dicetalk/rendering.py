@@ -26,8 +26,8 @@ class Inputs:
     """What a job names, read and checked.
 
     Attributes:
-        image: the portrait's PIL image as it is in the file.
-        portrait: `dicetalk.media.portrait.PreparedPortrait` of it.
+        image: the portrait's PIL image as it is in the file; of a video, its first picture cut and resized.
+        portrait: `dicetalk.media.portrait.PreparedPortrait` of it, or of the video.
         sound: `dicetalk.media.audio.Sound`, for the model and for the video.
         emotion: an `Emotion`, a mix, or an `EmotionTimeline`.
         checkpoint: `dicetalk.checkpoints.Checkpoint`.
@@ -107,22 +107,19 @@ def read_inputs(
 
     clip = job.clip
     if clip is not None:
-        clip = job.open_clip(clip, [job.portrait, job.audio], [("output", job.output)], named)
+        clip = job.open_clip(clip, [job.portrait or job.video, job.speech], [("output", job.output)], named)
     else:
         read_emotion(job.emotion)  # a typing error is reported at once; its names, when the checkpoint is known
 
     from .media.audio import load_sound
-    from .media.image import load_image
     from .model.audio import SAMPLES_PER_FRAME
 
-    picture = file_stamp(job.portrait)
-    image = once(("image", picture), lambda: load_image(job.portrait))
-    sound = load_sound(job.audio, job.start, job.length)
+    sound = load_sound(job.speech, job.start, job.length)
     if job.noise == "published":
         whole = len(sound.speech) // SAMPLES_PER_FRAME
         if whole == 0:
             raise InputError(
-                f"The speech in {job.audio} is shorter than a frame of 80 ms, of which the published noise needs a "
+                f"The speech in {job.speech} is shorter than a frame of 80 ms, of which the published noise needs a "
                 "whole one: give a longer piece, or take the usual noise."
             )
         sound = replace(sound, speech=sound.speech[: whole * SAMPLES_PER_FRAME])
@@ -153,12 +150,11 @@ def read_inputs(
     else:
         emotion = resolve(read_emotion(job.emotion, priors), priors, job.emotion)
 
-    from .media.portrait import prepare_portrait
-
-    portrait = once(
-        ("portrait", picture, job.face, job.size, job.crop, job.margin),
-        lambda: prepare_portrait(image, job.face_choice, short_side=job.size, crop=job.crop, expand_ratio=job.margin),
-    )
+    if job.video is None:
+        portrait, image = _read_picture(job, once)
+    else:
+        portrait, sound = _read_video(job, sound)
+        image = portrait.image
     for note in portrait.notes:
         say(note)
     for warning in portrait.warnings:
@@ -170,6 +166,45 @@ def read_inputs(
         if job.size != MINIATURE_SIZE:
             say(f"Note: it learned pictures of {MINIATURE_SIZE} pixels: give --size {MINIATURE_SIZE}.")
     return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype)
+
+
+def _read_picture(job, once):
+    """The prepared portrait, and the image that it is of."""
+    from .media.image import load_image
+    from .media.portrait import prepare_portrait
+
+    picture = file_stamp(job.portrait)
+    image = once(("image", picture), lambda: load_image(job.portrait))
+    portrait = once(
+        ("portrait", picture, job.face, job.size, job.crop, job.margin),
+        lambda: prepare_portrait(image, job.face_choice, short_side=job.size, crop=job.crop, expand_ratio=job.margin),
+    )
+    return portrait, image
+
+
+def _read_video(job, sound):
+    """The prepared video, cut to the speech; and the speech, which ends with the pictures if it is the video's own."""
+    from .media.moving import fitted, prepare_video
+    from .model.audio import SAMPLES_PER_FRAME, num_frames
+    from .reading.streams import look_into, stream_frames
+
+    if look_into(job.video)[0] is None:
+        raise InputError(f"{job.video} holds sound and no pictures: give a video of a person.")
+    start = job.start if job.audio is None else 0.0
+    frames = num_frames(len(sound.speech))
+    portrait = prepare_video(
+        lambda: stream_frames(job.video, start=start),
+        frames,
+        job.face_choice,
+        short_side=job.size,
+        crop=job.crop,
+        expand_ratio=job.margin,
+        name=job.video,
+    )
+    fitted(portrait.frames, frames)  # speech that is too long is said before the weights load
+    if job.audio is None:
+        sound = replace(sound, speech=sound.speech[: len(portrait.frames) * SAMPLES_PER_FRAME])
+    return portrait, sound
 
 
 def file_stamp(path) -> tuple[str, int, int]:
@@ -191,8 +226,11 @@ def kept_run(job, inputs, metadata):
 
     portrait = inputs.portrait
     width, height = portrait.image.size
+    pictures = {"--portrait": digest(np.asarray(inputs.image))}
+    if job.video is not None:
+        pictures = {"--video": digest(portrait.frames), "--denoise": job.strength}
     settings = {
-        "--portrait": digest(np.asarray(inputs.image)),
+        **pictures,
         "--audio, --start or --length": digest(np.asarray(inputs.sound.speech)),
         "--emotion": digest(inputs.emotion.digest()),
         "--checkpoint": digest(*checkpoint_stamp(inputs.checkpoint)),
@@ -294,6 +332,7 @@ def sample_latents(job, pipeline, inputs, run, start=None):
         smaller_windows=job.smaller_windows,
         speech_strength=job.speech_strength,
         emotion_strength=job.emotion_strength,
+        denoise=job.strength,
     ).frames
 
 

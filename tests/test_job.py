@@ -75,7 +75,7 @@ def test_errors_use_the_callers_names():
 
 
 def test_an_unknown_and_a_missing_field_are_named():
-    with pytest.raises(InputError, match="emotoin is no setting of a clip: there are portrait, audio"):
+    with pytest.raises(InputError, match="emotoin is no setting of a clip: there are portrait, video, audio"):
         Job.of(FILES | {"emotoin": "sad"})
     with pytest.raises(InputError, match="audio is missing"):
         Job.of({"portrait": "a.png", "output": "a.mp4"})

@@ -1,7 +1,6 @@
 """Rows of a table, or of two folders, as jobs. A row with a problem is kept with its reason and stops nothing."""
 
 import csv
-import dataclasses
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 BETWEEN = "|"  # two emotions or seeds in one cell
 PATTERN = "{portrait}_{audio}.mp4"
 _SEVERAL = ("emotion", "seed")
-_PATHS = ("portrait", "audio", "output", "landmarks", "face_landmarker", "face_model", "voice_model", "chart")
+_PATHS = ("portrait", "video", "audio", "output", "landmarks", "face_landmarker", "face_model", "voice_model", "chart")
 _PARTS = re.compile(r"\{(row|portrait|audio|emotion|seed)\}")
 
 
@@ -107,11 +106,12 @@ def read_changes(texts) -> dict[str, str]:
 
 
 def named_output(pattern, number, job) -> str:
-    """A pattern with {row}, {portrait}, {audio}, {emotion} and {seed} filled in; files by name, without suffix."""
+    """A pattern with {row}, {portrait}, {audio}, {emotion} and {seed} filled in; files by name, without suffix. A video
+    counts as portrait, and where no other voice is given as audio."""
     parts = {
         "row": f"{number:04d}",
-        "portrait": Path(job["portrait"]).stem,
-        "audio": Path(job["audio"]).stem,
+        "portrait": Path(job["portrait"] or job["video"]).stem,
+        "audio": Path(job["audio"] or job["video"]).stem,
         "emotion": job["emotion"],
         "seed": str(job["seed"]),
     }
@@ -125,7 +125,7 @@ def without_collisions(rows) -> list[Row]:
     for row in rows:
         if row.job:
             writers[_same(row.job.output)].add(row.number)
-            sources = [row.job.portrait, row.job.audio, row.job.landmarks, row.job.clip]
+            sources = [row.job.portrait, row.job.video, row.job.audio, row.job.landmarks, row.job.clip]
             read |= {_same(source): row.number for source in sources if source}
     times = Counter(_same(row.job.output) for row in rows if row.job)
 
@@ -161,7 +161,7 @@ def _rows_of(number, values, changes, folder, pattern):
         try:
             if output:
                 known = defaults() | {name: value for name, value in row.items() if value is not None}
-                if dataclasses.MISSING not in (known["portrait"], known["audio"]):
+                if known["video"] or (known["portrait"] and known["audio"]):
                     output = named_output(str(output), number, known)
                     row["output"] = output
             rows.append(Row(number, Job.of(row, named), output=output))

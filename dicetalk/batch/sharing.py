@@ -10,6 +10,8 @@ from ..sampling.resume import digest
 class SharingPipeline(DiceTalkPipeline):
     """A `DiceTalkPipeline` that keeps the encodings of portraits and emotions; decodes in another thread if asked."""
 
+    _quiet = True
+
     def share(self, once, windows) -> None:
         """Where values are kept, see `dicetalk.batch.engine.Kept`, and what counts window steps."""
         self.once, self.windows = once, windows
@@ -35,6 +37,10 @@ class SharingPipeline(DiceTalkPipeline):
                 return super(SharingPipeline, self)._encode_latent(image, device)
 
         return self.once(("latent", *_of(image)), encode)
+
+    def _encode_frames(self, frames, device):
+        with self.vae_lock:
+            return super()._encode_frames(frames, device)
 
     def _encode_clip(self, image, device):
         return self.once(("clip", *_of(image)), lambda: super(SharingPipeline, self)._encode_clip(image, device))

@@ -2,11 +2,11 @@
 
 import sys
 
-from ..job import DTYPES, FPS, NOISES, Job, defaults
+from ..job import DENOISE, DTYPES, FPS, NOISES, Job, defaults
 from .clips import add_clip_arguments
 from .flags import flag
 
-HELP = "make a talking video from a portrait, speech and an emotion"
+HELP = "make a talking video from a portrait or a video, speech and an emotion"
 
 EXAMPLES = (
     ("a happy clip", "--portrait me.jpg --audio speech.wav --emotion happy --output talking.mp4"),
@@ -21,6 +21,11 @@ EXAMPLES = (
         "--output talking.mp4",
     ),
     (
+        "another emotion for a video",
+        "--video talk.mp4 --emotion sad --denoise 0.55 --output sad.mp4",
+    ),
+    ("another voice for it", "--video talk.mp4 --audio french.wav --emotion neutral --output dubbed.mp4"),
+    (
         "continue after an interruption",
         "--portrait me.jpg --audio speech.wav --emotion happy --output talking.mp4 --resume",
     ),
@@ -29,8 +34,17 @@ EXAMPLES = (
 
 def add_arguments(parser):
     add, usual = parser.add_argument, defaults()
-    add("--portrait", required=True, metavar="FILE", help="image of one person, face to the camera")
-    add("--audio", required=True, metavar="FILE", help="speech; also a video, whose sound is taken")
+    add("--portrait", metavar="FILE", help="image of one person, face to the camera")
+    add(
+        "--video",
+        metavar="FILE",
+        help="instead of a portrait: a video of one person, who gets another emotion, or with --audio another voice",
+    )
+    add(
+        "--audio",
+        metavar="FILE",
+        help="speech; also a video, whose sound is taken (default with --video: its own sound)",
+    )
     add(
         "--emotion",
         default=usual["emotion"],
@@ -103,6 +117,13 @@ def add_arguments(parser):
         type=float,
         default=usual["emotion_strength"],
         help="how much the emotion adds inside the model, apart from guidance, 0 to 2 (default: %(default)s)",
+    )
+    add(
+        "--denoise",
+        type=float,
+        metavar="D",
+        help="with --video: how much of it is made again, more than 0 to 1 for all; 0.4 to 0.7 keep the head and the "
+        f"place (default: {DENOISE})",
     )
     add(
         "--decode-chunk-size",

@@ -157,6 +157,21 @@ def read_sound(path, start=0.0, length=None, downmix=None):
     return rate, _sound_blocks(path, start, length, downmix.video, rate)
 
 
+def load_channels(path, rate):
+    """All channels of a file's sound, unmixed: (channels, samples) float32 at `rate` Hz.
+
+    Raises:
+        InputError: as `load_sound`.
+    """
+    path = os.fspath(path)
+    check_is_file(path, "audio")
+    with _opened(path) as container:
+        first = next(iter(Decoded(container, _track(container, path)[0], path)), None)
+    if first is None:
+        raise InputError(f"The audio track of {path} holds no sound that can be decoded: export it again.")
+    return np.concatenate(list(_sound_blocks(path, 0.0, None, np.eye(len(first)), rate)), axis=1)
+
+
 def _sound_blocks(path, start, length, weights, rate):
     import soxr
 

@@ -171,6 +171,11 @@ def find_faces(image):
     return [hairline_to_chin(face[:3], image.size) for face in _search(image)]
 
 
+def faces_from_left(image):
+    """The boxes of a PIL image's faces, from the left, as `choose_face` numbers them; none where none is found."""
+    return [hairline_to_chin(face[:3], image.size) for face in sorted(_search_all(image))]
+
+
 def _search(image):
     """Faces (x, y, side, evidence), largest first, of the first search that finds any; evidence is 1 where it is
     just enough for a face."""

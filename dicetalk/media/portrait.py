@@ -35,6 +35,8 @@ class PreparedPortrait:
         original_size: width and height of the original image.
         notes: sentences on where the face was found, where it was searched for, and how a box or a mask was taken.
         warnings: sentences that a person should read: on faces with little evidence, and on tilted heads.
+        frames: (N, height, width, 3) uint8 of the image's size, 12.5 a second, where a video takes the portrait's
+            place, see `dicetalk.media.moving.prepare_video`; `image` is the first. None for a picture.
     """
 
     image: Image.Image
@@ -44,6 +46,7 @@ class PreparedPortrait:
     original_size: tuple
     notes: tuple = ()
     warnings: tuple = ()
+    frames: np.ndarray | None = None
 
 
 def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ratio=0.5, mask=None, painted=False):

@@ -19,7 +19,8 @@ class Conditions:
     """All that a clip's denoising is conditioned on, before guidance; batch size 1. `N` frames are kept.
 
     Attributes:
-        image_latent: (1, 4, h, w) the portrait, unscaled VAE latent (mode of the posterior).
+        image_latent: (1 or N, 4, h, w) the portrait, unscaled VAE latent (mode of the posterior); one for the clip, or
+            where a video takes its place, one per frame.
         clip_embeds: (1, dim) projected CLIP embedding of the portrait.
         audio_tokens: (N, tokens, dim).
         uncond_audio_tokens: (1, tokens, dim) tokens of an all-zero window.
@@ -50,6 +51,10 @@ class Conditions:
         for name in ("speech_strength", "emotion_strength"):
             if not 0 <= getattr(self, name) <= STRONGEST:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 to {STRONGEST:g}; 1 is usual.")
+        if len(self.image_latent) not in (1, self.num_frames):
+            raise InputError(
+                f"image_latent holds {len(self.image_latent)} frames, the speech {self.num_frames}: make them equal."
+            )
 
     @property
     def num_frames(self) -> int:
@@ -59,16 +64,19 @@ class Conditions:
         """One branch's inputs for a window; frames from `num_frames` on are the extra, unconditional ones.
 
         Returns:
-            concat_latent (1, 4, h, w), clip_embeds (1, 1, 1, dim), audio_tokens (1, frames, tokens, dim),
+            concat_latent (1, frames or 1, 4, h, w), clip_embeds (1, 1, 1, dim), audio_tokens (1, frames, tokens, dim),
             emotion_tokens (1, frames or 1, tokens, dim), added_time_ids (1, 3).
         """
         seen = name != UNCONDITIONAL
         told = name == CONDITIONAL
         one_emotion = len(self.emotion_tokens) == 1 and max(frames) < self.num_frames
         emotions = self.emotion_tokens.expand(self.num_frames, -1, -1)
+        latents = self.image_latent
+        if len(latents) > 1:
+            latents = latents[[min(frame, len(latents) - 1) for frame in frames]]
         ids = (self.fps, self.motion_bucket_id, self.expression_bucket_id)
         return {
-            "concat_latent": self.image_latent if seen else torch.zeros_like(self.image_latent),
+            "concat_latent": (latents if seen else torch.zeros_like(latents))[None],
             "clip_embeds": (self.clip_embeds if seen else torch.zeros_like(self.clip_embeds))[:, None, None],
             "audio_tokens": _pick(self.audio_tokens, self.uncond_audio_tokens, frames, told)[None],
             "emotion_tokens": _pick(emotions, self.uncond_emotion_tokens, frames[:1] if one_emotion else frames, told)[

@@ -45,7 +45,7 @@ def denoise_window(
         return torch.cat([each[name] for each in inputs]).to(device, dtype)
 
     sample = latents.to(device, dtype).expand(len(branches), -1, -1, -1, -1)
-    portrait = batch("concat_latent")[:, None].expand(-1, len(frames), -1, -1, -1)
+    portrait = batch("concat_latent").expand(-1, len(frames), -1, -1, -1)
     prediction = unet(
         torch.cat([sample, portrait], dim=2),
         timestep,
@@ -79,6 +79,7 @@ def sample(
     device=None,
     start: tuple[int, Tensor] | None = None,
     smaller_windows: bool = False,
+    denoise: float = 1.0,
 ) -> Tensor:
     """Denoise a clip as published: Euler over sliding windows with three-way guidance.
 
@@ -98,6 +99,9 @@ def sample(
         smaller_windows: whether windows may become shorter when memory runs out, see
             `dicetalk.sampling.economy.Economy`. Then the windows that touch nothing that is kept are computed too:
             shorter ones may need what they touch.
+        denoise: how much noise there is at the start, as in ComfyUI's KSampler: with less than 1, `num_inference_steps`
+            are the last of `num_inference_steps` / `denoise` steps. The portrait, or the video in its place, shows
+            through the less noise there is.
 
     Returns:
         (N, 4, h, w) latents, scaled by 0.18215, float32, on that device.
@@ -110,15 +114,20 @@ def sample(
     if smaller_windows and process()[1] > 1:
         raise InputError("Several processes share out the same windows: leave out smaller windows (--smaller-windows).")
     device = unet.device if device is None else device
-    scheduler.set_timesteps(num_inference_steps, device=device)
+    total_steps = int(num_inference_steps / denoise)
+    skipped = total_steps - num_inference_steps
+    scheduler.set_timesteps(total_steps, device=device)
     if start is None:
         if noise is None:
             raise InputError("noise is None: give noise, or start with the latents of an interrupted run.")
         first_step, portrait = 0, conditions.image_latent.to(device, torch.float32) * LATENT_SCALE
-        latents = portrait + noise.to(device, torch.float32) * scheduler.sigmas[0].to(device)
+        if len(portrait) > 1:
+            portrait = torch.cat([portrait, portrait[-1:].expand(window, -1, -1, -1)])
+        latents = portrait + noise.to(device, torch.float32) * scheduler.sigmas[skipped].to(device)
     else:
         first_step, latents = start[0], start[1].to(device, torch.float32)
-        scheduler.set_begin_index(first_step)
+    if skipped + first_step > 0:
+        scheduler.set_begin_index(skipped + first_step)
 
     @functools.cache
     def plan_for(size):
@@ -127,7 +136,7 @@ def sample(
         return plan_with_smaller(conditions.num_frames, num_inference_steps, size, window, overlap, shift)
 
     def predict(step, timestep, latents):
-        scales = scales_at(float(scheduler.sigmas[step]), reference_scale, emotion_scale, guidance_interval)
+        scales = scales_at(float(scheduler.sigmas[skipped + step]), reference_scale, emotion_scale, guidance_interval)
         branches = needed_branches(*scales)
         plan = plan_for(economy.window)
         done, total = (sum(map(len, steps)) for steps in (plan[:step], plan))
@@ -148,7 +157,7 @@ def sample(
         return _too_large(unet, device, economy.window, conditions, smaller_windows)
 
     economy = Economy(window, smaller_windows, release=lambda: release(device))
-    for step, timestep in enumerate(scheduler.timesteps[first_step:], first_step):
+    for step, timestep in enumerate(scheduler.timesteps[skipped + first_step :], first_step):
         scaled = scheduler.scale_model_input(latents, timestep)
         prediction = economy.attempt(refused, predict, step, timestep, scaled)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]

@@ -121,7 +121,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         """
         frames = self.conditions.num_frames
         self._check_latent(latent_image, frames)
-        portrait = self.conditions.image_latent.to(latent_image).expand(WINDOW, -1, -1, -1)
+        portrait = self.conditions.image_latent[-1:].to(latent_image).expand(WINDOW, -1, -1, -1)
         if denoise_mask is not None and len(denoise_mask) == frames:
             denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(WINDOW, 0)])
         self._check_model_options()

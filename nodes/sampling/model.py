@@ -132,7 +132,7 @@ class DiceTalkModel(comfy.model_base.BaseModel):
         """`Conditions` for one branch of a window, as ComfyUI's batching takes them."""
         inputs = conditions.branch(branch, frames)
         conds = {name: PerBranch(tensor) for name, tensor in inputs.items() if name != "concat_latent"}
-        conds["c_concat"] = comfy.conds.CONDNoiseShape(inputs["concat_latent"])
+        conds["c_concat"] = comfy.conds.CONDNoiseShape(inputs["concat_latent"][0])
         return conds
 
 

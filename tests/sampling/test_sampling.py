@@ -1,10 +1,15 @@
 """Window plan, guidance and conditions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicetalk.errors import InputError
+from dicetalk.model.settings import LATENT_SCALE, SCHEDULER_CONFIG
 from dicetalk.sampling.conditions import Conditions
 from dicetalk.sampling.guidance import (
     BRANCHES,
@@ -15,6 +20,7 @@ from dicetalk.sampling.guidance import (
     needed_branches,
     scales_at,
 )
+from dicetalk.sampling.loop import sample
 from dicetalk.sampling.windows import WINDOW, window_plan, windows
 
 
@@ -112,3 +118,66 @@ def test_branches_are_told_what_they_may_know(conditions):
 
 def test_a_constant_emotion_is_computed_once_for_a_window(conditions):
     assert conditions.branch(CONDITIONAL, [0, 1, 2])["emotion_tokens"].shape == (1, 1, 2, 8)
+
+
+def test_each_frame_has_its_own_latent_where_a_video_takes_the_portraits_place(conditions):
+    own = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 4, 2, 2) + 1
+    moving = replace(conditions, image_latent=own)
+    frames = [2, 3, 4, 0]  # two of them behind the clip's end, where its last frame stays
+    unconditional, reference, conditional = (moving.branch(name, frames)["concat_latent"] for name in BRANCHES)
+    assert reference[0, :, 0, 0, 0].tolist() == conditional[0, :, 0, 0, 0].tolist() == [3, 3, 3, 1]
+    assert unconditional.shape == reference.shape and unconditional.sum() == 0
+    with pytest.raises(InputError, match="image_latent holds 2 frames, the speech 3"):
+        replace(conditions, image_latent=own[:2])
+
+
+class PortraitDrawer:
+    """Stands for the UNet: at any noise it sees the picture whose latent is concatenated, and notes the timesteps."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self):
+        self.timesteps = []
+
+    def __call__(self, sample, timestep, **inputs):
+        self.timesteps.append(float(timestep))
+        sigma = (timestep * 4).exp()
+        noisy, clean = sample[:, :, :4] * (sigma**2 + 1) ** 0.5, sample[:, :, 4:] * LATENT_SCALE
+        # v-prediction: clean = noisy / (sigma² + 1) - v sigma / sqrt(sigma² + 1)
+        return ((noisy / (sigma**2 + 1) - clean) * (sigma**2 + 1) ** 0.5 / sigma,)
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.5])
+def test_a_videos_frames_reach_the_network_in_their_places(conditions, denoise):
+    count = 40  # in several windows, which wrap round
+    own = torch.randn(count, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    moving = replace(conditions, image_latent=own, audio_tokens=conditions.audio_tokens[:1].expand(count, -1, -1))
+    scheduler, noise = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG), torch.randn(count + WINDOW, 4, 2, 2)
+    latents = sample(PortraitDrawer(), moving, noise, scheduler, 4, 1.0, 1.0, denoise=denoise)
+    assert (latents - own * LATENT_SCALE).abs().max() < 0.01
+
+
+def test_less_noise_takes_the_last_steps_of_more(conditions):
+    scheduler, steps = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG), 3
+
+    def timesteps(denoise, start=None):
+        drawer = PortraitDrawer()
+        sample(
+            drawer,
+            conditions,
+            torch.zeros(3 + WINDOW, 4, 2, 2),
+            scheduler,
+            steps,
+            1.0,
+            1.0,
+            denoise=denoise,
+            start=start,
+        )
+        return list(dict.fromkeys(drawer.timesteps))
+
+    scheduler.set_timesteps(6)
+    assert timesteps(0.5) == scheduler.timesteps[3:].tolist()
+    scheduler.set_timesteps(6)
+    assert timesteps(0.5, (2, torch.zeros(3 + WINDOW, 4, 2, 2))) == scheduler.timesteps[5:].tolist()
+    scheduler.set_timesteps(3)
+    assert timesteps(1.0) == scheduler.timesteps.tolist()

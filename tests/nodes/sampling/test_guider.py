@@ -1,5 +1,6 @@
 """The native model and the guider with ComfyUI's own samplers, held to the golden sampling vectors."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -96,6 +97,32 @@ def test_guider_and_pipeline_give_the_same_latents_for_the_same_noise(pack, shor
     with torch.no_grad():
         pipeline = loop.sample(unet, short.conditions(), noise, scheduler, 3, 1.5, 2.0)
     assert (short.sample(noise=noise) - pipeline).abs().max() < 5e-3
+
+
+def test_guider_and_pipeline_agree_on_a_video_in_the_portraits_place(pack, short, monkeypatch):
+    import comfy.samplers
+    from diffusers import EulerDiscreteScheduler
+
+    loop, verify, model, settings = (
+        importlib.import_module(f"{pack.__name__}.dicetalk.{name}")
+        for name in ("sampling.loop", "measure.verify", "model.unet", "model.settings")
+    )
+    random = torch.Generator().manual_seed(4)
+    own = torch.randn(short.frames, 4, 8, 8, generator=random)
+    noise = torch.randn(short.frames + 25, 4, 8, 8, generator=random)
+    conditions = dataclasses.replace(short.conditions(), image_latent=own)
+    monkeypatch.setattr(short, "conditions", lambda: conditions)
+    unet = verify.fill(model.DiceTalkUNet(**short.config["unet"]))
+    scheduler = EulerDiscreteScheduler.from_config(settings.SCHEDULER_CONFIG)
+    with torch.no_grad():
+        pipeline = loop.sample(unet, conditions, noise, scheduler, 3, 1.5, 2.0, denoise=0.5)
+    guider = short.guider(1.5, 2.0)
+    sigmas = comfy.samplers.KSampler(short.patcher, 3, torch.device("cpu"), "euler", "karras", denoise=0.5).sigmas
+    with torch.inference_mode():
+        euler = comfy.samplers.sampler_object("euler")
+        latents = guider.sample(noise, own, euler, sigmas, disable_pbar=True, seed=0) * LATENT_SCALE
+    assert (latents - pipeline).abs().max() < 5e-3
+    assert (latents - own * LATENT_SCALE).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "heun"])

@@ -1,0 +1,134 @@
+"""A dialogue: the persons of one picture, each made as a clip of their own and pasted back into it."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Callable, Sequence
+
+from ..errors import InputError
+from ..job import Job
+from ..media.paste import FEATHER, MAX_FEATHER
+from ..rendering import Made, load_pipeline
+
+_SOUND_RATE = 48000  # of recordings that are mixed
+
+
+def render_dialogue(
+    job: Job,
+    emotions: Sequence[str],
+    audios: Sequence[str],
+    turns: str = "",
+    faces: str = "",
+    feather: float = FEATHER,
+    say: Callable[[str], None] = print,
+) -> Made:
+    """Make the video of several persons who talk with each other.
+
+    Args:
+        job: the picture as its portrait, the output, and how it is made; its audio, emotion, face and crop do not
+            count. Each person is made in a crop of `size` pixels; person n has the seed `seed` + n - 1.
+        emotions: of each person, as texts.
+        audios: a file for each person; or one for all, with a channel for each person, or with `turns`.
+        turns: as `dicetalk.media.tracks.parse_turns`.
+        faces: as `dicetalk.media.persons.prepare_persons`.
+        feather: as `dicetalk.media.paste.paste_back`.
+        say: gets each line about what is done.
+
+    Raises:
+        InputError: something cannot be used; the message names it.
+    """
+    import torch
+
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors, read_emotion
+    from ..emotion.parsing import resolve
+    from ..media.image import load_image
+    from ..media.paste import paste_back
+    from ..media.persons import prepare_persons
+    from ..media.pixels import as_pixels
+    from ..media.video import write_video
+    from ..memory import choose_device, choose_dtype
+
+    if len(emotions) < 2:
+        raise InputError("A dialogue has two persons or more: give an emotion for each.")
+    if not 0 <= feather <= MAX_FEATHER:
+        raise InputError(f"The feather must be a number from 0 to {MAX_FEATHER:g}, not {feather!r}.")
+    for text in emotions:
+        read_emotion(text)  # a typing error is reported before the checkpoint is looked for
+    job.check_files()
+    picture = load_image(job.portrait)
+    tracks, rate, heard = _tracks(audios, turns, len(emotions))
+    checkpoint, device = resolve_checkpoint(job.checkpoint), choose_device(job.device)
+    priors = load_priors(checkpoint.folder("emotions"))
+    values = [resolve(read_emotion(text, priors), priors, text) for text in emotions]
+    persons = prepare_persons(picture, len(emotions), faces, job.size, job.margin)
+    if checkpoint.untrained:
+        say(f"Note: the checkpoint {checkpoint.name} is untrained, so the faces will be noise.")
+
+    pipeline = load_pipeline(checkpoint, choose_dtype(job.dtype, device), device)
+    latents = []
+    for number, (person, track, emotion) in enumerate(zip(persons, tracks, values, strict=True)):
+        say(person.notes[0])
+        pipeline.set_progress_bar_config(desc=f"Person {number + 1} of {len(persons)}", unit="window", disable=None)
+        latents.append(
+            pipeline(
+                person,
+                track,
+                emotion,
+                num_inference_steps=job.steps,
+                reference_scale=job.reference_scale,
+                emotion_scale=job.emotion_scale,
+                generator=torch.Generator("cpu").manual_seed(job.seed + number),
+                speech_strength=job.speech_strength,
+                emotion_strength=job.emotion_strength,
+                output_type="latent",
+            ).frames
+        )
+    whole = torch.from_numpy(as_pixels(picture.convert("RGB"), 8)).float()[None] / 255
+    height, width = (side // 2 * 2 for side in whole.shape[1:3])
+    shown = [_frames(pipeline, each, job) for each in latents]
+
+    def pasted():
+        for frames in zip(*shown, strict=True):
+            made = whole
+            for frame, person in zip(frames, persons, strict=True):
+                made = paste_back(torch.from_numpy(frame).float()[None] / 255, made, person.crop_box, feather)
+            yield made[0, :height, :width].numpy()
+
+    settings = {name: value for name, value in job.settings().items() if name not in ("emotion", "audio", "crop")}
+    settings |= {"emotions": list(emotions), "audios": [Path(audio).name for audio in audios], "turns": turns}
+    settings |= {"faces": [list(person.face_box) for person in persons], "feather": feather}
+    count = write_video(job.output, pasted(), Fraction(job.fps), heard, rate, {"dicetalk": settings})
+    return Made(count, count / float(job.fps), width, height)
+
+
+def _frames(pipeline, latents, job):
+    """(height, width, 3) uint8 frames of one person, decoded when they are wanted."""
+    from ..media.frame_rate import double_frame_rate
+    from ..media.pixels import as_pixels
+
+    chunks = pipeline.decode(latents, job.decode_chunk_size)
+    frames = (as_pixels(frame, 8) for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy())
+    return double_frame_rate(frames) if job.fps == "25" else frames
+
+
+def _tracks(audios, turns, persons):
+    """Each person's speech at 16 kHz, all equally long; and the video's sound: its rate, and the sound."""
+    from ..media.audio import load_channels, load_sound
+    from ..media.tracks import by_channels, by_turns, equally_long, mixed, parse_turns
+    from ..model.audio import SAMPLE_RATE
+
+    if len(audios) > 1:
+        if len(audios) != persons:
+            raise InputError(f"There are {len(audios)} recordings and {persons} persons: give one for each, or one.")
+        if turns.strip():
+            raise InputError(
+                "turns are for one recording of all persons, and several are given: leave one of them out."
+            )
+        heard = mixed([load_channels(audio, _SOUND_RATE).mean(axis=0) for audio in audios])
+        return equally_long([load_sound(audio).speech for audio in audios]), _SOUND_RATE, heard
+    sound = load_sound(audios[0])
+    if turns.strip():
+        tracks = by_turns(sound.speech, SAMPLE_RATE, parse_turns(turns, persons), persons)
+    else:
+        tracks = equally_long(by_channels(load_channels(audios[0], SAMPLE_RATE), persons, audios[0]))
+    return tracks, *sound.for_video()
