@@ -86,7 +86,7 @@ def measure_goals(studio: Studio, priors, sampling: Sampling, total=4, embedder=
     crowd, asked = crowd_of(total), {}
     asked["plain"] = plain_clips(priors, crowd)
     asked["intensity"] = _intensities(priors, crowd[: math.ceil(total / 2)])
-    asked["timeline"] = _timelines(priors, crowd)
+    asked["timeline"] = _timelines(priors, crowd, studio.frames)
     asked["mix"] = _mixes(priors, crowd)
     if embedder is not None:
         asked["reference"] = _references(embedder, crowd)
@@ -126,7 +126,7 @@ def emotion_row(results, drawn=(), what="emotion accuracy, eight classes", goal=
     return Row(
         what,
         f"{np.mean(right):.1%} ({sum(right)} of {len(right)})",
-        "" if goal is None else f"≥ {goal:.0%}",
+        "" if goal is None else f"≥ {100 * goal:.0f} %",
         None if goal is None else float(np.mean(right)) >= goal,
         len(right),
         f"{np.mean([each.named == each.asked.about['emotion'] for each in drawn]):.1%}" if drawn else "",
@@ -255,12 +255,12 @@ def _intensity_row(results):
     )
 
 
-def _timelines(priors, crowd):
-    """Neutral, and at a time of each clip's own at once an emotion."""
+def _timelines(priors, crowd, longest):
+    """Neutral, and at a time of each clip's own, near its middle, at once an emotion."""
     asked = []
     for place, person in enumerate(crowd):
         take, name = speech(person, "neutral", place), SHOWN[place % len(SHOWN)]
-        at = round(len(take) * (0.4 + 0.05 * (place % 3))) / FPS
+        at = max(1, round(min(len(take), longest) * (0.4 + 0.05 * (place % 3)))) / FPS
         keys = TimelineKey(0, priors["neutral"]), TimelineKey(at, priors[name], "step")
         asked.append(Asked(person, take, EmotionTimeline(keys), {"emotion": name, "at": at}))
     return asked

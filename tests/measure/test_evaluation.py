@@ -71,6 +71,13 @@ def test_a_change_is_found_where_it_is(at):
     assert goals.change({"emotion": logarithms, "strength": strength}, "happy") == at
 
 
+@pytest.mark.parametrize("longest", [2, 13, 25])
+def test_a_timeline_changes_inside_the_clip(longest):
+    for each in goals._timelines(PRIORS, goals.crowd_of(4), longest):
+        assert 0 < each.about["at"] * 12.5 < longest
+        assert each.emotion.at(0) == PRIORS["neutral"] and each.emotion.at(9) == PRIORS[each.about["emotion"]]
+
+
 def test_correlation():
     assert correlation(np.arange(5.0), 2 * np.arange(5.0)) == pytest.approx(1)
     assert correlation(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
@@ -125,7 +132,7 @@ def test_another_persons_clip(studio):
     assert all(each.about["by"] not in (each.person.number, each.take.person.number) for each in asked)
     results = goals.make_all(studio, {"": asked}, Sampling())[""]
     accuracy, probe = goals._reference_rows(studio, results, goals.crowd_of(50))
-    assert accuracy.goal == "≥ 75%" and accuracy.numbers["accuracy"] > 0.8
+    assert accuracy.goal == "≥ 75 %" and accuracy.numbers["accuracy"] > 0.8
     assert probe.numbers["chance"] == pytest.approx(10 / 49) and 0 <= probe.numbers["found"] <= 1
 
 
@@ -181,7 +188,7 @@ def test_the_command_measures_a_checkpoint(tmp_path, tiny_checkpoint, capsys, mo
         assert what in out
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     rows = record["sections"]["Goals"]
-    assert rows[0]["clips"] == 8 and 0 <= rows[0]["numbers"]["accuracy"] <= 1 and record["reader"]["among"] == 50
+    assert rows[0]["clips"] == 8 and 0 <= rows[0]["numbers"]["accuracy"] <= 1 and record["reader"]["people"] == 50
     assert (tmp_path / "out" / "evaluation.md").read_text() in out + "\n"
     assert (tmp_path / "out" / "faces.png").is_file()
     assert len(list((tmp_path / "clips").glob("*.mp4"))) == 8 + 14 + 1 + 2
