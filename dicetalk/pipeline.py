@@ -34,6 +34,7 @@ from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks, fitting_chunk, 
 from .sampling.finite import require_finite_frames
 from .sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
 from .sampling.loop import LATENT_COPIES, sample
+from .sampling.processes import decoded_by_all, least_of_all, process
 from .sampling.windows import WINDOW
 
 _TOKEN_BATCH = 64
@@ -317,11 +318,44 @@ class DiceTalkPipeline(DiffusionPipeline):
         Raises:
             InputError: memory is too small for one frame, or the VAE gave values that are not finite.
         """
+        chunks = self._chunks(chunk_size, context, None if chunk_size else self._frames_that_fit(latents))
+        return self._decoded(latents, *chunks)
+
+    def decode_by_all(self, latents: Tensor, chunk_size: int | None = None, context: int = CONTEXT) -> Iterator[Tensor]:
+        """As `decode`, by all processes that share out a clip: all call it, and the first one gets the frames.
+
+        The chunks are those of one process, so that more processes than chunks do not help.
+
+        Args:
+            latents, chunk_size, context: see `decode`; equal in all processes.
+
+        Raises:
+            InputError: as `decode`, here or in another process.
+        """
+        processes = process()[1]
+        if processes == 1:
+            return self.decode(latents, chunk_size, context)
+        fits = None if chunk_size else self._frames_that_fit(latents)
+        if fits is not None and self._execution_device.type == "cpu":
+            fits //= processes  # which share its memory
+        size, context, fits = self._chunks(chunk_size, context, least_of_all(fits))
+        starts = range(0, len(latents), size)
+
+        def decode(start, stop):
+            return torch.cat(list(self._decoded(latents, size, context, fits, start, stop)))
+
+        chunks = [(start, min(start + size, len(latents))) for start in starts]
+        return decoded_by_all(chunks, decode, (3, *(8 * side for side in latents.shape[-2:])))
+
+    def _chunks(self, chunk_size, context, fits):
+        """Size and context of the chunks, and the frames that memory is known to be enough for."""
         _check_chunk(chunk_size)
-        fits = None
-        if chunk_size is None:
-            fits = self._frames_that_fit(latents)
-            chunk_size, context = (CHUNK, context) if fits is None else fitting_chunk(fits, context=context)
+        if chunk_size is not None:
+            return chunk_size, context, None
+        return (CHUNK, context, None) if fits is None else (*fitting_chunk(fits, context=context), fits)
+
+    def _decoded(self, latents, size, context, fits, start=0, stop=None):
+        """The frames start … stop - 1; see `decode_in_chunks`."""
 
         @torch.no_grad()
         def decode(window):
@@ -334,8 +368,10 @@ class DiceTalkPipeline(DiffusionPipeline):
         return decode_in_chunks(
             decode,
             latents,
-            chunk_size,
+            size,
             context,
+            start,
+            stop,
             release=lambda: release(self._execution_device),
             remedy="decode smaller pictures, or on the CPU",
             fits=fits,

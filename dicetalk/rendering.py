@@ -50,7 +50,8 @@ def render(
     warn: Callable[[str], None] | None = None,
     named: Callable[[str], str] = str,
 ) -> Made:
-    """Make the video of a job. Of several processes that share it out, the first one writes, and keeps the steps.
+    """Make the video of a job. Of several processes that share it out, the first one writes, and keeps the steps; it
+    says at the end what share of the time was communication.
 
     Args:
         job: the job.
@@ -62,9 +63,10 @@ def render(
     Raises:
         InputError: something cannot be used; the message names it. Finished steps are kept beside the output.
     """
-    from .sampling.processes import process
+    from .sampling.processes import process, traffic
 
-    first = process()[0] == 0
+    number, processes = process()
+    first = number == 0
     say = (say or _print) if first else (lambda text: None)
     inputs = read_inputs(job, say, named)
     metadata = video_metadata(job, inputs)
@@ -75,8 +77,12 @@ def render(
 
     pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
     try:
+        traffic.restart()
         latents = sample_latents(job, pipeline, inputs, run, start)
-        count = write(job, pipeline, latents, metadata, inputs) if first else 0
+        if first:
+            count = write(job, pipeline, latents, metadata, inputs)
+        else:
+            count = len(list(pipeline.decode_by_all(latents, job.decode_chunk_size)))
     except BaseException as error:  # whatever ended the run, its finished steps are not lost
         hint = "" if isinstance(error, NotFinite) or not first else run.rescue()
         if hint and isinstance(error, (InputError, KeyboardInterrupt)):
@@ -86,6 +92,8 @@ def render(
         raise
     if first:
         run.remove()
+    if processes > 1:
+        say(traffic.text())
     return Made(count, count / float(job.fps), *video_size(job, inputs.portrait))
 
 
@@ -354,7 +362,7 @@ def write(job, pipeline, latents, metadata, inputs, watch=None):
     comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
     metadata = {"comment": comment, "dicetalk": metadata}
     sample_rate, blocks = inputs.sound.for_video()
-    with closing(video_frames(pipeline.decode(latents, job.decode_chunk_size), double)) as frames:
+    with closing(video_frames(pipeline.decode_by_all(latents, job.decode_chunk_size), double)) as frames:
         shown = (watch or _writing_bar)(frames, total)
         if job.keep_resolution:
             shown = at_resolution(shown, video_size(job, inputs.portrait))

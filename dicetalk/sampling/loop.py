@@ -16,7 +16,7 @@ from .conditions import Conditions
 from .economy import Economy, too_large, window_bytes
 from .finite import require_finite_latents
 from .guidance import EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
-from .processes import joined_by_all, process
+from .processes import predicted_by_all, process
 from .windows import SHIFT, WINDOW, plan_with_smaller, window_plan
 
 LATENT_COPIES = 9  # tensors of a clip's latents that `sample` holds at one time
@@ -141,7 +141,7 @@ def sample(
         plan = plan_for(economy.window)
         done, total = (sum(map(len, steps)) for steps in (plan[:step], plan))
 
-        def guided(frames):
+        def predicted(frames, branches):
             nonlocal done
             parts = {}
             for group in economy.groups(branches):
@@ -149,9 +149,12 @@ def sample(
             done += 1
             if on_window is not None:
                 on_window(done, total)
-            return [guide({branch: part.float() for branch, part in parts.items()}, *scales)]
+            return {branch: part.float() for branch, part in parts.items()}
 
-        return joined_by_all(plan[step], latents, guided)
+        def guided(parts):
+            return guide(parts, *scales)
+
+        return predicted_by_all(plan[step], branches, latents, predicted, guided)
 
     def refused():
         return _too_large(unet, device, economy.window, conditions, smaller_windows)
