@@ -12,6 +12,7 @@ from ..sampling.resume import state_path
 from .engine import FAILED, Engine, Outcome
 from .rows import Row
 from .running import AT_ONCE, ready
+from .urls import is_url
 
 TRIES = 3  # times that a row may be in hand of a worker that dies
 
@@ -141,7 +142,7 @@ def _take_back(row, error, todo, tries, on_outcome):
 
 def _clean(row, outcome):
     """Remove what a dead worker may have left of a row that another made."""
-    if outcome.status != FAILED:
+    if outcome.status != FAILED and not is_url(row[1].output):  # `put` cleans up there
         path = Path(row[1].output)
         remove_leftovers(path)
         state_path(path).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Callable
 
@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..job import Job
 from ..rendering import begin, kept_run, load_pipeline, read_inputs, sample_latents, video_metadata, write
 from ..sampling.finite import NotFinite
+from .urls import Copies, at_hand, is_url, open_output, put, require_writable
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 KEPT = 8  # values of each kind; rows come grouped by portrait, and a large photo is 40 MB
@@ -90,7 +91,7 @@ class Engine:
     def __init__(self, on_windows: Callable[[int], None] | None = None, name: str | None = None):
         self.name = name
         self._on_windows = on_windows or (lambda count: None)
-        self._kept = Kept()
+        self._kept, self._copies = Kept(), Copies()
         self._pipeline = self._of = None
         self._sampling, self._writing = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
@@ -108,20 +109,21 @@ class Engine:
             Stopped: `stop` was called; finished steps are kept beside the output.
         """
         try:
-            if is_made(job):
-                return Outcome(row, SKIPPED, job.output, worker=self.name)
-            frames, windows, took = self._make(job)
+            with at_hand(job, self._copies) as here:
+                if is_made(here, job.output):
+                    return Outcome(row, SKIPPED, job.output, worker=self.name)
+                return self._make(here, job.output, row)
         except Stopped:
             raise
         except Exception as error:  # whatever a file holds, the other rows are made
             return Outcome(row, FAILED, job.output, reason_of(error), worker=self.name)
-        return Outcome(row, DONE, job.output, None, frames, frames / float(job.fps), windows, took, self.name)
 
-    def check(self, job: Job) -> tuple[int, tuple[int, int], str, bool]:
+    def check(self, job: Job) -> tuple[int, tuple[int, int], str, bool] | None:
         """Read and check all that a job names, without the weights.
 
         Returns:
-            Window steps, the video's (width, height), the device, and whether the checkpoint is an untrained one.
+            Window steps, the video's (width, height), the device, and whether the checkpoint is an untrained one; None
+            where the output is there already.
 
         Raises:
             InputError: what `make` would fail with.
@@ -129,11 +131,20 @@ class Engine:
         from ..model.audio import num_frames
         from ..sampling.windows import window_plan
 
-        inputs = read_inputs(job, _silent, once=self._kept.once)
+        with at_hand(job, self._copies) as here:
+            if is_made(here, job.output):
+                return None
+            inputs = read_inputs(here, _silent, once=self._kept.once)
         steps = sum(map(len, window_plan(num_frames(len(inputs.sound.speech)), job.steps)))
         return steps, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
 
-    def _make(self, job):
+    def _make(self, job, output, row):
+        """Make a job whose inputs are at hand; `output` is where its own output belongs, the same or a URL."""
+        if output != job.output:
+            if is_made(job, job.output):  # an earlier run could not put it there
+                put(job.output, output)
+                return Outcome(row, DONE, output, worker=self.name)
+            require_writable(output)
         with self._sampling:
             self._require_running()
             begun = time.monotonic()
@@ -149,7 +160,10 @@ class Engine:
         with self._writing, _kept_when_it_ends(run):
             frames = write(job, pipeline, latents, metadata, inputs, self._watched)
         run.remove()
-        return frames, windows, round(time.monotonic() - begun, 3)
+        if output != job.output:
+            put(job.output, output)
+        took = round(time.monotonic() - begun, 3)
+        return Outcome(row, DONE, output, None, frames, frames / float(job.fps), windows, took, self.name)
 
     def _pipeline_of(self, inputs):
         """The pipeline of a checkpoint; one is kept, as rows with the same come one after the other."""
@@ -210,16 +224,18 @@ def reason_of(error: Exception) -> str:
     return reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
 
 
-def is_made(job: Job) -> bool:
-    """Whether the output is there, and its metadata say that it is of this job."""
+def is_made(job: Job, output: str) -> bool:
+    """Whether a file or URL is there, and its metadata say that it is of this job, whose inputs are at hand."""
     import json
 
     from ..media.container import read_metadata
 
-    if not os.path.isfile(job.output):
+    file = open_output(output) if is_url(output) else output if os.path.isfile(output) else None
+    if file is None:
         return False
     try:
-        made = json.loads(read_metadata(job.output).get("dicetalk", ""))
+        with nullcontext() if isinstance(file, str) else file:
+            made = json.loads(read_metadata(file).get("dicetalk", ""))
     except (OSError, ValueError):  # PyAV's errors are among them; it is no video of ours
         return False
     return isinstance(made, dict) and made.get("digest") == job.digest()

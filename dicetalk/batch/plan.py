@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Callable, Iterable
 
-from .engine import DONE, FAILED, SKIPPED, Engine, Outcome, is_made, reason_of
+from .engine import DONE, FAILED, SKIPPED, Engine, Outcome, reason_of
 from .rows import Row
 from .running import ready
 
@@ -43,10 +43,11 @@ def plan(rows: Iterable[Row], on_outcome: Callable[[Outcome], None]) -> Plan:
     engine = Engine()
     for number, job in ready(rows, end):
         try:
-            if is_made(job):
+            found = engine.check(job)
+            if found is None:
                 end(Outcome(number, SKIPPED, job.output))
                 continue
-            steps, size, device, untrained = engine.check(job)
+            steps, size, device, untrained = found
         except Exception as error:  # as in `Engine.make`
             end(Outcome(number, FAILED, job.output, reason_of(error)))
             continue

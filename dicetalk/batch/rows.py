@@ -15,6 +15,7 @@ from ..embedder.options import EVIDENCE
 from ..emotion.options import SUFFIX
 from ..errors import InputError
 from ..job import CLIP, Job, defaults
+from .urls import is_url
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 BETWEEN = "|"  # two emotions or seeds in one cell
@@ -46,7 +47,8 @@ def read_rows(path, changes: dict[str, str] | None = None, pattern: str | None =
 
     Args:
         path: a CSV file (commas, semicolons or tabs), JSON Lines or Parquet; columns are the fields of `Job`. Empty
-            cells are defaults. Relative paths are relative to the file. A row may name several emotions or seeds, as a
+            cells are defaults. Relative paths are relative to the file; URLs that fsspec knows are taken for portrait,
+            audio, emotion, landmarks and output. A row may name several emotions or seeds, as a
             list in JSON and Parquet, and with "|" between them in CSV: it becomes a row for each pair.
         changes: field → value for all rows, instead of what the table has; relative paths are relative to the current
             folder.
@@ -157,7 +159,7 @@ def _rows_of(number, values, changes, folder, pattern):
     rows = []
     for chosen in itertools.product(*choices.values()):
         row = _absolute(values, folder) | changes | _absolute(dict(zip(choices, chosen)), folder)
-        output = row.get("output") or (pattern and os.path.join(folder, pattern))
+        output = row.get("output") or (pattern if pattern is None or is_url(pattern) else os.path.join(folder, pattern))
         try:
             if output:
                 known = defaults() | {name: value for name, value in row.items() if value is not None}
@@ -188,13 +190,15 @@ def _absolute(values, folder):
     for name, value in values.items():
         if not isinstance(value, str) or not value:
             continue
+        if is_url(value.removeprefix(CLIP) if name == "emotion" else value):
+            continue
         if name in _PATHS or (name == "embedder" and value != EVIDENCE):
             absolute[name] = os.path.join(folder, value)
         elif name == "checkpoint" and os.path.exists(os.path.join(folder, value)):  # else it is a checkpoint's name
             absolute[name] = os.path.join(folder, value)
         elif name == "emotion" and value.startswith(CLIP):
             absolute[name] = CLIP + os.path.join(folder, value.removeprefix(CLIP))
-        elif name == "emotion" and value.strip().endswith(SUFFIX):
+        elif name == "emotion" and value.strip().lower().endswith((SUFFIX, ".npy")):
             absolute[name] = os.path.join(folder, value.strip())
     return absolute
 
@@ -278,4 +282,4 @@ def _files(folder, what):
 
 def _same(path):
     """Two paths of one file give the same text."""
-    return os.path.normcase(os.path.realpath(path))
+    return path if is_url(path) else os.path.normcase(os.path.realpath(path))

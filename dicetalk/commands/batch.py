@@ -28,8 +28,8 @@ def add_arguments(parser):
         metavar="JOBS",
         nargs="?",
         help="table with a row for each video; its columns are the options of generate with _ for -, such as portrait, "
-        "audio, emotion, output, seed and emotion_scale; paths are relative to the table; several emotions or seeds in "
-        'a cell, with "|" between them (or a list in JSON), multiply',
+        "audio, emotion, output, seed and emotion_scale; paths are relative to the table, or URLs; several emotions or "
+        'seeds in a cell, with "|" between them (or a list in JSON), multiply',
     )
     add("--portraits", metavar="DIR", help="instead of a table: a folder of portraits")
     add("--audios", metavar="DIR", help="with --portraits: a folder of speech; each portrait speaks each")

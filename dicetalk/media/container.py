@@ -38,9 +38,9 @@ def open_media(source):
     return av.open(source if hasattr(source, "read") else os.path.abspath(source), **_ANY_TAGS)
 
 
-def read_metadata(path):
-    """The metadata of a video file as a dict of text."""
-    with av.open(os.path.abspath(path)) as container:
+def read_metadata(source):
+    """The metadata of a video file, a path or an object that reads bytes, as a dict of text."""
+    with av.open(source if hasattr(source, "read") else os.path.abspath(source)) as container:
         return dict(container.metadata)
 
 
