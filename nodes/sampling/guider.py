@@ -17,6 +17,7 @@ from ...dicetalk.sampling.conditions import Conditions
 from ...dicetalk.sampling.economy import Economy, too_large
 from ...dicetalk.sampling.finite import require_finite_latents
 from ...dicetalk.sampling.guidance import BRANCHES, CONDITIONAL, UNCONDITIONAL, guide, needed_branches, scales_at
+from ...dicetalk.sampling.shares import shared_out
 from ...dicetalk.sampling.windows import WINDOW, joined, plan_with_smaller, window_plan
 from ..progress import TimeLeft, say
 from .model import DiceTalkModel, Shared
@@ -191,6 +192,9 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
     def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge):
         windows, done = self._windows, 0
 
+        def guided(parts):
+            return [guide(parts, *scales), *((parts[CONDITIONAL], parts[UNCONDITIONAL]) if two_way else ())]
+
         def predicted(frames):
             nonlocal done
             # The row is used up at the first attempt: at a second one EasyCache would find that nothing has changed.
@@ -198,9 +202,66 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             parts = self._denoise(model, x[frames], timestep[frames], frames, branches, options)
             done += 1
             self._tell(done, len(windows))
-            return [guide(parts, *scales), *((parts[CONDITIONAL], parts[UNCONDITIONAL]) if two_way else ())]
+            return guided(parts)
 
-        return joined(windows, x, predicted)
+        # EasyCache keeps what a frame's branch changed by on the device that computed it, and windows move on.
+        if "multigpu_clones" in options and "easycache" not in options["transformer_options"]:
+            made = iter(self._predict_on_all(x, timestep, options, branches, guided))
+            predicted = lambda frames: next(made)  # noqa: E731
+        joint = joined(windows, x, predicted)
+        if not done:
+            self._tell(len(windows), len(windows))
+        return joint
+
+    def _predict_on_all(self, x, timestep, options, branches, guided):
+        """What `guided` makes of each window's branches, of all windows of the step, by all devices of MultiGPU.
+
+        ComfyUI would share out the three branches of one window after the other, of which one of two devices computes
+        two while the other waits.
+        """
+        clones, pool = options["multigpu_clones"], options.get("multigpu_thread_pool")
+        shares = zip(clones, shared_out(len(self._windows), branches, len(clones)))
+        shares = [(device, share) for device, share in shares if share]
+        made, errors = [], []
+        for device, share in shares:
+            arguments = (device, share, clones[device].model, x, timestep, options, branches, guided)
+            if pool is None:
+                made += self._predict_on(*arguments)
+            else:
+                pool.submit(device, self._predict_on, *arguments)
+        for device, _ in shares if pool else ():
+            result, error = pool.get_result(device)  # of all, so that none is there at the next step
+            made += result or []
+            errors += [error] if error else []
+        if errors:
+            raise errors[0]
+        pieces = dict(piece for piece in made if not isinstance(piece[1], dict))
+        split = {}
+        for window, parts in made:
+            if isinstance(parts, dict):
+                split.setdefault(window, {}).update(parts)
+        pieces |= {window: guided(parts) for window, parts in split.items()}
+        return [pieces.pop(window) for window in range(len(self._windows))]
+
+    def _predict_on(self, device, share, model, x, timestep, options, branches, guided):
+        """(window, `guided` of it) for whole windows of a share; (window, {branch: prediction}) for parts of one."""
+        comfy.model_management.set_torch_device(device)
+        options = comfy.model_patcher.create_model_options_clone(options)
+        del options["multigpu_clones"]
+        inside = options["transformer_options"]
+        inside["sample_sigmas"] = inside["sample_sigmas"].to(device)
+        inside["multigpu_thread_device"] = device
+        comfy.samplers.cast_transformer_options(inside, device=device)
+        made = []
+        with torch.no_grad():
+            for part in share:
+                frames = self._windows[part.window]
+                given = x[frames].to(device), timestep[frames].to(device)
+                parts = self._denoise(model, *given, frames, part.branches, options)
+                whole = len(part.branches) == len(branches)
+                piece = [each.to(x.device) for each in guided(parts)] if whole else {}
+                made.append((part.window, piece or {name: each.to(x.device) for name, each in parts.items()}))
+        return made
 
     def _tell(self, window, windows):
         """Say which window was sampled, and how long the rest may take; the log has a line for each step."""
@@ -245,24 +306,29 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         return self.uuid, branch, frame
 
     def inner_sample(self, noise, latent_image, device, *args, **kwargs):
-        features, mask = self.conditions.pose_features[:, None], self.conditions.face_mask
-        self._shared = {
-            "pose_features": Shared(features.to(device)),
-            "face_mask": Shared(mask.to(device)),
-            "audio_scale": comfy.conds.CONDConstant(self.conditions.speech_strength),
-            "emotion_scale": comfy.conds.CONDConstant(self.conditions.emotion_strength),
-        }
+        self._shared = {}
         try:
             return super().inner_sample(noise, latent_image, device, *args, **kwargs)
         finally:
             del self._shared
+
+    def _shared_on(self, device):
+        """The conditions that all branches and windows share."""
+        if device not in self._shared:
+            self._shared[device] = {
+                "pose_features": Shared(self.conditions.pose_features[:, None].to(device)),
+                "face_mask": Shared(self.conditions.face_mask.to(device)),
+                "audio_scale": comfy.conds.CONDConstant(self.conditions.speech_strength),
+                "emotion_scale": comfy.conds.CONDConstant(self.conditions.emotion_strength),
+            }
+        return self._shared[device]
 
     def _conds(self, branch, frames, device):
         conds = self.inner_model.window_conds(self.conditions, branch, frames)
         for cond in conds.values():
             cond.cond = cond.cond.to(device)
         rows = tuple(self._row_uuid(branch, frame) for frame in frames)
-        return [{"model_conds": conds | self._shared, "uuid": rows}]
+        return [{"model_conds": conds | self._shared_on(device), "uuid": rows}]
 
     def _window_plan(self, frames, steps, sampler):
         name = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
@@ -329,8 +395,9 @@ def _prepare_for(rows):
 
     def prepare(executor, model, noise_shape, conds, *args, **kwargs):
         one = model.model.memory_required([1, *noise_shape[1:]])
-        cached = rows // WINDOW if "easycache" in model.model_options.get("transformer_options", {}) else 0
-        clip = (_CLIP_COPIES + cached) * 4 * math.prod([noise_shape[0] + WINDOW, *noise_shape[1:]])
+        kept = rows // WINDOW if "easycache" in model.model_options.get("transformer_options", {}) else 0
+        kept += bool(model.get_additional_models_with_key("multigpu"))  # what the devices made, until it is joined
+        clip = (_CLIP_COPIES + kept) * 4 * math.prod([noise_shape[0] + WINDOW, *noise_shape[1:]])
         told = math.ceil(max((rows + clip / one) / 2, WINDOW + clip / one))
         return executor(model, [told, *noise_shape[1:]], conds, *args, **kwargs)
 

@@ -180,7 +180,7 @@ def test_the_sampler_node_has_the_sigmas_of_ksampler(small, sampler, monkeypatch
     used = []
     monkeypatch.setattr(guider, "sample", lambda noise, latent, sampler, sigmas, **_: used.append(sigmas) or latent)
     monkeypatch.setattr(sampling, "make_guider", lambda **_: (guider, small.start(guider)))
-    sampling.DiceTalkSampler.execute(0, 9, sampler, "karras", model=small.patcher)
+    sampling.sampled(0, 9, sampler, "karras", model=small.patcher)
     wanted = comfy.samplers.KSampler(small.patcher, 9, torch.device("cpu"), sampler, "karras").sigmas
     assert len(wanted) == 10 and torch.equal(used[0].cpu(), wanted)
 
@@ -480,30 +480,75 @@ def test_settings_that_save_model_does_not_write_are_refused(small, unet_file, t
         small.load(tmp_path / "unet.pth")
 
 
-def test_multigpu_split_of_the_branches_gives_the_same_frames(small, unet_file):
-    """Two names of the one CPU stand for two devices."""
-    model = small.load(unet_file)
-    whole, _ = small.sample(small.guider(model))
-    clone = model.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
-    clone.is_multigpu_base_clone = True
-    model = model.clone()
-    model.set_additional_models("multigpu", [clone])
-    rows = {}
-    for name, part in (("main", model.model), ("clone", clone.model)):
-        _count_rows(part, name, rows)
-    split, _ = small.sample(small.guider(model))
-    assert set(rows) == {"main", "clone"} and sum(rows.values()) == 3 * 75 * 2
+def with_clones(small, unet_file, devices):
+    """A MODEL as MultiGPU's node makes it, whose devices are names of the one CPU; and name → its BaseModel."""
+    model = small.load(unet_file).clone()
+    clones = [model.deepclone_multigpu(new_load_device=torch.device("cpu", number)) for number in range(devices - 1)]
+    for clone in clones:
+        clone.is_multigpu_base_clone = True
+    model.set_additional_models("multigpu", clones)
+    return model, {"main": model.model} | {f"clone {number}": clone.model for number, clone in enumerate(clones)}
+
+
+@pytest.mark.parametrize(
+    "devices, frames, scales, rows",
+    [
+        (2, 35, (3.0, 6.0), [5, 4]),  # three windows, where ComfyUI's own split would be 6 : 3
+        (3, 7, (3.0, 6.0), [2, 2, 2]),  # two windows
+        (2, 7, (1.0, 6.0), [2, 2]),  # two windows of two branches
+    ],
+)
+def test_multigpu_gets_all_windows_of_a_step_at_once(small, unet_file, devices, frames, scales, rows):
+    """Counted: the branches of windows, by device."""
+    conditions = small.conditions(frames)
+    whole, _ = small.sample(small.guider(small.load(unet_file), conditions, scales), steps=1)
+    model, parts = with_clones(small, unet_file, devices)
+    given = [_rows_of(part) for part in parts.values()]
+    split, _ = small.sample(small.guider(model, conditions, scales), steps=1)
+    assert [sum(each) / 25 for each in given] == rows
     assert (split - whole).abs().max() < 1e-3 * whole.abs().max()
 
 
-def _count_rows(model, name, rows):
-    apply = model.apply_model
+def test_easycache_with_multigpu_keeps_each_branch_on_its_device(small, unet_file):
+    """ComfyUI's own split: what EasyCache keeps of a frame is on the device of its branch, at every step."""
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    model, parts = with_clones(small, unet_file, 2)
+    model = EasyCacheNode.execute(model, 0.0, 0.15, 0.95, False).result[0]
+    given = [_rows_of(part) for part in parts.values()]
+    small.sample(small.guider(model), steps=2)
+    assert [sum(each) / 25 for each in given] == [8, 4]  # two windows a step
+
+
+def test_an_error_on_one_device_ends_the_step_and_leaves_nothing_behind(small, unet_file):
+    model, parts = with_clones(small, unet_file, 2)
+    apply, calls = parts["clone 0"].apply_model, []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("not enough")
+        return apply(*args, **kwargs)
+
+    parts["clone 0"].apply_model = failing
+    whole, _ = small.sample(small.guider(small.load(unet_file)), steps=1)
+    split, _ = small.sample(small.guider(model), steps=1)  # again with the branches one by one
+    assert len(calls) > 2 and (split - whole).abs().max() < 1e-3 * whole.abs().max()
+    parts["clone 0"].apply_model = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        small.sample(small.guider(model), steps=1)
+
+
+def _rows_of(model):
+    """A list that gets the rows of each call of the model."""
+    apply, rows = model.apply_model, []
 
     def counted(x, *args, **kwargs):
-        rows[name] = rows.get(name, 0) + len(x)
+        rows.append(len(x))
         return apply(x, *args, **kwargs)
 
     model.apply_model = counted
+    return rows
 
 
 # What comes out

@@ -64,10 +64,7 @@ def test_a_window_on_a_gpu(small, name, together, left_behind):
         guider.conditions = dataclasses.replace(
             guider.conditions, **{name: torch.empty(value.shape) for name, value in tensors.items()}
         )
-        guider._shared = {
-            "pose_features": nodes.Shared(guider.conditions.pose_features[:, None].to(CUDA)),
-            "face_mask": nodes.Shared(guider.conditions.face_mask.to(CUDA)),
-        }
+        guider._shared = {}
         economy = small.module("dicetalk.sampling.economy").Economy(25, False, lambda: None)
         economy.together, guider._economy = together, economy
         latents = torch.empty(25, *guider.conditions.image_latent.shape[1:], device=CUDA)
