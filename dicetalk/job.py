@@ -14,6 +14,9 @@ from .embedder.options import ClipOptions
 from .emotion.options import LONGEST, SUFFIX
 from .errors import InputError
 from .files import sha256_of
+from .script.placing import METHODS as PLACING
+from .script.text import is_file, read_script
+from .script.timeline import FADE, LONGEST_FADE
 
 CLIP = "clip:"  # before the path of a reference clip
 LARGEST_SIZE = 2048
@@ -23,7 +26,7 @@ FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
 NOISES = ("usual", "published")
 _WHERE = ("output", "device", "chart")  # they say where and not what
-_FILES = ("portrait", "video", "audio", "landmarks", "face_landmarker", "embedder")
+_FILES = ("portrait", "video", "audio", "script", "landmarks", "face_landmarker", "embedder")
 DENOISE = 0.55  # of a video
 _OF_VIDEOS = ("video", "denoise")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -42,6 +45,11 @@ class Job(ClipOptions):
         emotion: text such as "happy:1.3" or "0s neutral; 1.5s happy", a saved or
             published (.npy) emotion's file, or "clip:FILE".
         output: the MP4 file to write.
+        script: what is said, with emotions in brackets ("[happy] Hello. [sad 0.7] Bye."), or a .txt file of it;
+            `emotion` is that of the words before the first bracket. None for no script.
+        fade: seconds over which an emotion of the script comes, before its first word.
+        place_words: how the script's words are placed in the speech: "auto", "whisper" or "sound".
+        subtitles: whether the script's words are written as subtitles, beside the video (.srt) and in it.
         checkpoint: folder of the weights, or its name; the first one found when None.
         start, length: which piece of the audio, in seconds; to its end when the length is None. Of a video that keeps
             its own sound, also which piece of its pictures.
@@ -72,6 +80,10 @@ class Job(ClipOptions):
     audio: str | None = None
     emotion: str = "neutral"
     output: str
+    script: str | None = None
+    fade: float = FADE
+    place_words: str = "auto"
+    subtitles: bool = False
     checkpoint: str | None = None
     start: float = 0.0
     length: float | None = None
@@ -144,6 +156,15 @@ class Job(ClipOptions):
 
         return parse_face(self.face)
 
+    def read_script(self, names=None):
+        """The `dicetalk.script.text.Script` of the job; None without one. `names`: the emotions that are known."""
+        return None if self.script is None else read_script(self.script, names)
+
+    @property
+    def srt(self) -> Path:
+        """The file of the subtitles."""
+        return Path(self.output).with_suffix(".srt")
+
     def check_files(self, named: Callable[[str], str] = str) -> None:
         """InputError for input files that are not there, and an output that could not be written or is one of them.
 
@@ -160,6 +181,16 @@ class Job(ClipOptions):
         for name, file in read:
             if not Path(file).exists():
                 raise InputError(f"{named(name)} is {file}, which does not exist: check the file's name.")
+        if self.script is not None:
+            self.read_script()
+        elif self.subtitles:
+            raise InputError(
+                f"{named('subtitles')} needs {named('script')}: give what is said, as text or as a .txt file."
+            )
+        if self.subtitles:
+            from .media.video import require_subtitles
+
+            require_subtitles()
         output = Path(self.output)
         if output.suffix.lower() != ".mp4":
             raise InputError(
@@ -192,6 +223,8 @@ class Job(ClipOptions):
                 values[name] = Path(values[name]).name if isinstance(values[name], str) else values[name]
             values["emotion"] = CLIP + Path(self.clip).name
             del values["chart"]
+        if is_file(self.script):
+            values["script"] = Path(values["script"].strip()).name
         files = ("portrait", "video", "audio", "output")
         return values | {name: Path(values[name]).name for name in files if values.get(name)}
 
@@ -231,6 +264,7 @@ _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "emotion_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
     "denoise": (float, lambda value: 0 < value <= 1, "more than 0 and at most 1; 0.4 to 0.7 is usual"),
     "margin": (float, lambda value: math.isfinite(value) and value >= 0, "0 or a positive number"),
+    "fade": (float, lambda value: 0 <= value <= LONGEST_FADE, f"0 to {LONGEST_FADE:g} seconds"),
     "start": (float, lambda value: 0 <= value <= LONGEST, f"0 to {LONGEST:g} seconds"),
     "length": (float, lambda value: 0 < value <= LONGEST, f"more than 0 and at most {LONGEST:g} seconds"),
 }
@@ -252,6 +286,7 @@ def _clean(values, named):
     _require_choice(named("fps"), clean, "fps", FPS)
     _require_choice(named("dtype"), clean, "dtype", DTYPES)
     _require_choice(named("noise"), clean, "noise", NOISES)
+    _require_choice(named("place_words"), clean, "place_words", PLACING)
     if clean["face"] is not None:
         from .media.faces import parse_face
 

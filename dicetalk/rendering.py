@@ -32,6 +32,7 @@ class Inputs:
         emotion: an `Emotion`, a mix, or an `EmotionTimeline`.
         checkpoint: `dicetalk.checkpoints.Checkpoint`.
         device, dtype: torch's, to compute on and in.
+        words: the script's, as `dicetalk.script.words.Word`; none without a script.
     """
 
     image: Any
@@ -41,6 +42,7 @@ class Inputs:
     checkpoint: Any
     device: Any
     dtype: Any
+    words: tuple = ()
 
 
 def render(
@@ -154,9 +156,21 @@ def read_inputs(
         if job.chart:
             say(f"Wrote {Path(job.chart).absolute()}")
         say(reading.text())
-        emotion = reading.emotion
+        emotion = first = reading.emotion
     else:
-        emotion = resolve(read_emotion(job.emotion, priors), priors, job.emotion)
+        first = read_emotion(job.emotion, priors)
+        emotion = resolve(first, priors, job.emotion)
+    words = ()
+    if job.script is not None:
+        from .script.placing import place_script
+        from .script.timeline import script_emotion
+
+        script = job.read_script(priors)
+        words, method, note = place_script(script, sound.speech, checkpoint, job.place_words)
+        if note:
+            say(f"Note: {note}")
+        say(f"Placed {len(words)} words of the script by {method}.")
+        emotion = script_emotion(script, words, priors, first, job.fade, named("emotion"))
 
     if job.video is None:
         portrait, image = _read_picture(job, once)
@@ -173,7 +187,7 @@ def read_inputs(
         say(f"Note: the checkpoint {checkpoint.name} is the miniature, which knows drawn people only.")
         if job.size != MINIATURE_SIZE:
             say(f"Note: it learned pictures of {MINIATURE_SIZE} pixels: give --size {MINIATURE_SIZE}.")
-    return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype)
+    return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype, tuple(words))
 
 
 def _read_picture(job, once):
@@ -265,7 +279,7 @@ def kept_run(job, inputs, metadata):
 def checkpoint_stamp(checkpoint):
     """Name, size and time of every file that has a part in sampling: reading gigabytes to compare would take longer."""
     folders = [checkpoint.folder("whisper"), checkpoint.folder("svd")]
-    files = [*checkpoint.files.values(), *(file for folder in folders for file in sorted(folder.rglob("*")))]
+    files = [*checkpoint.files.values(), *(file for folder in folders for file in [folder, *sorted(folder.rglob("*"))])]
     for file in files:
         if file.is_file():
             status = file.stat()
@@ -356,6 +370,7 @@ def write(job, pipeline, latents, metadata, inputs, watch=None):
     from .media.pixels import at_resolution
     from .media.stream import video_frames
     from .media.video import write_video
+    from .script.subtitles import cues_of, write_srt
 
     double = job.fps == "25"
     total = 2 * len(latents) if double else len(latents)
@@ -366,7 +381,11 @@ def write(job, pipeline, latents, metadata, inputs, watch=None):
         shown = (watch or _writing_bar)(frames, total)
         if job.keep_resolution:
             shown = at_resolution(shown, video_size(job, inputs.portrait))
-        return write_video(job.output, shown, Fraction(job.fps), blocks, sample_rate, metadata)
+        cues = cues_of(inputs.words) if job.subtitles else []
+        count = write_video(job.output, shown, Fraction(job.fps), blocks, sample_rate, metadata, subtitles=cues)
+    if job.subtitles:
+        write_srt(job.srt, cues)
+    return count
 
 
 def video_size(job: Job, portrait) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from .emotion.files import DiceTalkLoadEmotion, DiceTalkSaveEmotion, register_em
 from .emotion.from_clip import DiceTalkEmotionFromClip, register_embedder_folders
 from .emotion.mix import DiceTalkEmotionMix
 from .emotion.preset import DiceTalkEmotion
+from .emotion.script import DiceTalkScript
 from .emotion.timeline import DiceTalkEmotionTimeline
 from .emotion.wheel import DiceTalkEmotionWheel
 from .examples import place_examples
@@ -42,6 +43,7 @@ class DiceTalkExtension(ComfyExtension):
             DiceTalkEmotionMix,
             DiceTalkEmotionWheel,
             DiceTalkEmotionTimeline,
+            DiceTalkScript,
             DiceTalkEmotionFromClip,
             DiceTalkEmotionBank,
             DiceTalkSaveEmotion,

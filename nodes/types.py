@@ -11,6 +11,7 @@ DiceTalk = io.Custom("DICETALK")
 Audio = io.Custom("DICETALK_AUDIO")
 Portrait = io.Custom("DICETALK_PORTRAIT")
 Emotion = io.Custom("DICETALK_EMOTION")
+Words = io.Custom("DICETALK_WORDS")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,13 @@ class SpeechTokens:
 
     tokens: torch.Tensor
     unconditional: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SpokenWords:
+    """DICETALK_WORDS. `words`: (Word, ...) of `dicetalk.script.words`, in the order of their times."""
+
+    words: tuple
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 
 import comfy.model_management
@@ -21,6 +22,7 @@ from ..dicetalk.memory import is_out_of_memory
 from ..dicetalk.model.settings import LATENT_CHANNELS
 from ..dicetalk.sampling.decoding import CONTEXT, LARGEST_CHUNK, REACH, decode_in_chunks, fitting_chunk, frame_bytes
 from ..dicetalk.sampling.finite import FramesNotFinite, require_finite_frames
+from ..dicetalk.script.subtitles import parse_srt
 from .checks import require_audio
 from .progress import TimeLeft, say
 from .vae import in_precision
@@ -44,6 +46,7 @@ class LatentVideo(Input.Video):
         interp_model: ComfyUI's INTERP_MODEL, which adds a frame between every two; the last one is there twice, so
             that the video lasts as long: 2N in all.
         chunk_size, context: see `dicetalk.sampling.decoding`.
+        subtitles: cues of `dicetalk.script.subtitles`, written into saved files.
         smooth_motion: add them by motion compensation, as the command line does, where there is no `interp_model`.
     """
 
@@ -57,6 +60,7 @@ class LatentVideo(Input.Video):
         chunk_size=LARGEST_CHUNK,
         context=CONTEXT,
         smooth_motion=False,
+        subtitles=(),
     ):
         self._latents, self._vae, self._audio, self._interp_model = latents, vae, audio, interp_model
         self._smooth = smooth_motion and interp_model is None
@@ -64,6 +68,7 @@ class LatentVideo(Input.Video):
         self._fps = self._sampled_fps * (2 if interp_model is not None or self._smooth else 1)
         self._chunk_size, self._context = chunk_size, context if _is_temporal(vae) else 0
         self._fits = self._precise = None
+        self._subtitles = tuple(subtitles)
         self._first, self._stop = 0, len(latents) * (2 if interp_model is not None or self._smooth else 1)
 
     def get_frame_count(self) -> int:
@@ -140,7 +145,16 @@ class LatentVideo(Input.Video):
         frames = (frame.float().numpy() for frame in self._frames())
         sound = None if self._audio is None else self._sound()
         rate = None if self._audio is None else self._audio["sample_rate"]
-        write_video(path, frames, self._fps, sound, rate, metadata, encoding)
+        write_video(path, frames, self._fps, sound, rate, metadata, encoding, self._cues())
+
+    def _cues(self):
+        """Those of the part that is shown, on its own time axis."""
+        begin, end = float(self._first / self._fps), float(self._stop / self._fps)
+        return [
+            replace(cue, start=max(cue.start - begin, 0.0), end=min(cue.end, end) - begin)
+            for cue in self._subtitles
+            if cue.start < end and cue.end > begin
+        ]
 
     def _samples(self):
         rate = self._audio["sample_rate"]
@@ -430,12 +444,21 @@ class DiceTalkVideo(io.ComfyNode):
                     tooltip="Adds a motion-compensated frame between every two: 25 frames a second instead of the "
                     "model's own 12.5. With an interp_model, that adds them.",
                 ),
+                io.String.Input(
+                    "subtitles",
+                    optional=True,
+                    force_input=True,
+                    tooltip="From DICE-Talk Script, or any text in SRT format: a track of the saved file that players "
+                    "can show.",
+                ),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="For Save Video; decoded when it is saved.")],
         )
 
     @classmethod
-    def execute(cls, samples, vae, fps, chunk_size, context, audio=None, interp_model=None, smooth_motion=False):
+    def execute(
+        cls, samples, vae, fps, chunk_size, context, audio=None, interp_model=None, smooth_motion=False, subtitles=None
+    ):
         latents = samples["samples"]
         if latents.ndim != 4 or not len(latents):
             raise InputError(
@@ -446,6 +469,8 @@ class DiceTalkVideo(io.ComfyNode):
                 f"samples has {latents.shape[1]} channels and vae is for {getattr(vae, 'latent_channels', 'other')}: "
                 f"wire a latent of {LATENT_CHANNELS} and the VAE of Stable Video Diffusion."
             )
+        from ..dicetalk.media.video import require_subtitles
+
         if not math.isfinite(fps) or fps <= 0:
             raise InputError(f"fps is {fps}: give a positive number, 12.5 for DICE-Talk.")
         if audio is not None:
@@ -454,4 +479,8 @@ class DiceTalkVideo(io.ComfyNode):
             for note in notes:
                 logging.warning("DICE-Talk Video: %s", note)
             audio = {**audio, "waveform": heard[None], "sample_rate": rate}
-        return io.NodeOutput(LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context, smooth_motion))
+        cues = parse_srt(subtitles) if subtitles and subtitles.strip() else ()
+        if cues:
+            require_subtitles()
+        video = LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context, smooth_motion, cues)
+        return io.NodeOutput(video)

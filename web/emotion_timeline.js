@@ -57,7 +57,22 @@ class Editor {
         addEditor(node, "editor", this.box, EDITOR_HEIGHT);
         growTo(node, ...NODE_SIZE);
         watchWidgets(node, ["timeline", "easing"], () => this.refresh());
+        this.watchRuns();
         this.refresh();
+    }
+
+    /** After a run: words to show, and a wired text, which stays to be edited once it is no longer wired. */
+    watchRuns() {
+        const before = this.node.onExecuted;
+        this.node.onExecuted = (output) => {
+            before?.call(this.node, output);
+            this.words = (output?.dicetalk_words ?? []).map(([text, start, end]) => ({ text, start, end }));
+            const [text] = output?.dicetalk_timeline ?? [];
+            if (isWired(this.node, "timeline") && text !== undefined && text !== this.known) {
+                setWidgets(this.node, { timeline: text });
+            }
+            this.draw();
+        };
     }
 
     // What is on the screen
@@ -82,7 +97,8 @@ class Editor {
         this.ticks = element("div", { class: "dicetalk-ticks", "aria-hidden": "true" });
         this.handles = element("div", { class: "dicetalk-keys" });
         this.note = element("div", { class: "dicetalk-note" });
-        this.area = element("div", { class: "dicetalk-area" }, this.plot, this.note, this.handles);
+        this.spoken = element("div", { class: "dicetalk-words" });
+        this.area = element("div", { class: "dicetalk-area" }, this.plot, this.spoken, this.note, this.handles);
         this.lane = element(
             "div",
             {
@@ -150,7 +166,8 @@ class Editor {
 
     /** All of the node that is drawn, but the speech. */
     state() {
-        return [this.text, this.easing, isWired(this.node, "timeline"), wiredNames(this.node)].join("\n");
+        const wires = [isWired(this.node, "timeline"), isWired(this.node, "words"), wiredNames(this.node)];
+        return [this.text, this.easing, ...wires].join("\n");
     }
 
     read() {
@@ -427,6 +444,7 @@ class Editor {
         this.box.classList.toggle("dicetalk-locked", this.locked);
         this.drawPlot();
         this.drawBlocks();
+        this.drawWords();
         this.drawTicks();
         this.drawKeys();
         this.drawFields();
@@ -509,6 +527,20 @@ class Editor {
             return block;
         });
         this.blocks.replaceChildren(...blocks);
+    }
+
+    /** The words of the last run, each at its time, as long as they are wired. */
+    drawWords() {
+        const words = isWired(this.node, "words") ? (this.words ?? []) : [];
+        const spans = words
+            .filter(({ start }) => start < this.axis)
+            .map(({ text, start, end }) => {
+                const span = element("span", { title: `${text} · ${round(start)} to ${round(end)} s` }, text);
+                span.style.left = `${(start / this.axis) * 100}%`;
+                span.style.width = `${((Math.min(end, this.axis) - start) / this.axis) * 100}%`;
+                return span;
+            });
+        this.spoken.replaceChildren(...spans);
     }
 
     drawTicks() {

@@ -7,6 +7,7 @@ const COLOURS = {
     DICETALK_AUDIO: "#4dd0e1",
     DICETALK_PORTRAIT: "#ffb74d",
     DICETALK_EMOTION: "#f06292",
+    DICETALK_WORDS: "#aed581",
 };
 
 // Vue nodes read these; a palette that has a colour for a type goes before them.

@@ -15,6 +15,7 @@ from ..embedder.options import EVIDENCE
 from ..emotion.options import SUFFIX
 from ..errors import InputError
 from ..job import CLIP, Job, defaults
+from ..script.text import is_file
 from .urls import is_url
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -199,6 +200,8 @@ def _absolute(values, folder):
         elif name == "emotion" and value.startswith(CLIP):
             absolute[name] = CLIP + os.path.join(folder, value.removeprefix(CLIP))
         elif name == "emotion" and value.strip().lower().endswith((SUFFIX, ".npy")):
+            absolute[name] = os.path.join(folder, value.strip())
+        elif name == "script" and is_file(value):
             absolute[name] = os.path.join(folder, value.strip())
     return absolute
 

@@ -22,6 +22,7 @@ from .finding import (
 )
 from .loading import fitted_part, read_state_dict
 from .priors import load_prior, prior_files
+from .svd_xt import write_svd_parts
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _SAFETENSORS_NAMES = {
@@ -67,6 +68,8 @@ def convert_checkpoint(
             report(target, _convert_prior(source, target))
         for source, target in companions(checkpoint, output) if output else ():
             report(target, link_or_copy(source, target))
+        if checkpoint.svd and checkpoint.svd.is_file():
+            write_svd_parts(checkpoint.svd, (output or checkpoint.root) / SVD_FOLDER, on_file=report)
     except OSError as error:
         place = error.filename or output or checkpoint.root
         raise InputError(
@@ -110,7 +113,7 @@ def companions(checkpoint, output):
     folders = []
     if checkpoint.whisper:
         folders.append((checkpoint.whisper, output / WHISPER_FOLDER))
-    if checkpoint.svd:
+    if checkpoint.svd and checkpoint.svd.is_dir():
         folders += [(checkpoint.svd / name, output / SVD_FOLDER / name) for name in _SVD_SUBFOLDERS]
     for folder, target in folders:
         for name in sorted(os.listdir(folder)) if folder.is_dir() else ():

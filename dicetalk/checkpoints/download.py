@@ -20,6 +20,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import readable_size, require_space, sha256_of, written_beside
+from .finding import comfyui_models_folders
+from .svd_files import find_svd_file
 
 HUB_FILES = {
     "dice-talk": (
@@ -62,6 +64,9 @@ PRIOR_SHA256 = {
     "surprised.npy": "0aaae02af23b5874e8407d93cf7fe89a44077efb4a7159f91e51d469c97f400e",
 }
 GROUPS = (*HUB_FILES, "emotions")
+WORDS = "words"
+"""The group of Whisper's tokenizer, which reads the words of a script: for those who ask for it."""
+_ON_HUB = {**HUB_FILES, WORDS: ("openai/whisper-tiny", {"tokenizer.json": "whisper-tiny/tokenizer.json"})}
 
 _TIMEOUT = 10  # seconds without an answer, as huggingface_hub waits for files
 _TRIES = 5  # in a row that give nothing new
@@ -96,21 +101,29 @@ def missing_files(output, groups=GROUPS) -> dict[str, dict[str, Path]]:
 
     Args:
         output: the checkpoint folder; need not exist.
-        groups: of `GROUPS`.
+        groups: of `GROUPS`, or `WORDS`.
 
     Returns:
-        Group → name in its repository → where the file belongs, without what is there as published or converted.
+        Group → name in its repository → where the file belongs, without what is there as published or converted;
+        svd_xt.safetensors, as ComfyUI has it, counts as Stable Video Diffusion.
     """
     output = Path(output)
     missing = {}
     for group in groups:
-        names = HUB_FILES[group][1] if group in HUB_FILES else {name: f"emotions/{name}" for name in PRIOR_SHA256}
+        names = _ON_HUB[group][1] if group in _ON_HUB else {name: f"emotions/{name}" for name in PRIOR_SHA256}
         if group == "whisper" and all(_is_there(output.parent / "sonic", place) for place in names.values()):
+            continue
+        if group == "svd" and find_svd_file(svd_places(output)):
             continue
         lacking = {name: output / place for name, place in names.items() if not _is_there(output, place)}
         if lacking:
             missing[group] = lacking
     return missing
+
+
+def svd_places(output) -> list[Path]:
+    """The folders where svd_xt.safetensors, which carries the same, is looked for."""
+    return [Path(output), Path(output).parent, *(models / "checkpoints" for models in comfyui_models_folders())]
 
 
 def plan_download(output, groups=GROUPS, endpoint=None, on_request=None) -> tuple[list[RemoteFile], dict[str, str]]:
@@ -136,7 +149,7 @@ def plan_download(output, groups=GROUPS, endpoint=None, on_request=None) -> tupl
         if group == "emotions":
             files += _priors(missing)
             continue
-        repository, _ = HUB_FILES[group]
+        repository, _ = _ON_HUB[group]
         try:
             files += _hub_files(repository, missing, endpoint, on_request or (lambda: None))
         except _NoAccess as error:
@@ -495,11 +508,14 @@ def _refusal(repository, error):
 
 
 def _gate(repository):
-    elsewhere = "svd_xt.safetensors in models/checkpoints carries the same VAE and CLIP vision."
+    elsewhere = (
+        "Only its VAE and CLIP vision tower are fetched, 1.5 GB. Not needed where svd_xt.safetensors (9.6 GB) or "
+        "svd_xt_1_1.safetensors is in ComfyUI's models/checkpoints: it carries the same."
+    )
     return (
         f"{repository} asks you to accept its licence first: sign in on https://huggingface.co/{repository}, accept it "
         "there, log in with `hf auth login` where this runs (or set HF_TOKEN), and start the download again."
-        + (f" In ComfyUI it is not needed: {elsewhere}" if repository == HUB_FILES["svd"][0] else "")
+        + (f" {elsewhere}" if repository == HUB_FILES["svd"][0] else "")
     )
 
 

@@ -4,7 +4,8 @@ A checkpoint is a folder in the published layout. What it lacks of the folders b
 
     DICE-Talk/{unet,pose_guider,audio_linear,emo_model}.pth or .safetensors; they may also be in the folder itself
     whisper-tiny/                        the Whisper encoder, as openai/whisper-tiny
-    stable-video-diffusion-img2vid-xt/   VAE, CLIP vision tower and scheduler of SVD-XT, diffusers layout
+    stable-video-diffusion-img2vid-xt/   VAE, CLIP vision tower and scheduler of SVD-XT, diffusers layout; without it,
+                                         svd_xt.safetensors as ComfyUI has it, beside it or in models/checkpoints
     emotions/                            the emotion priors (also ``examples/emo/`` beside the folder)
     UNTRAINED                            present if the weights are random, see ``tiny.py``
     MINIATURE                            present if they are the miniature's, which knows drawn people only
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from .svd_files import SVD_FILES, find_svd_file
 
 PARTS = ("unet", "pose_guider", "audio_linear", "emo_model")
 PART_TITLES = {
@@ -54,7 +56,7 @@ class Checkpoint:
         name: unique among the checkpoints found together.
         root: the checkpoint folder.
         files: part → file, for the parts of `PARTS` that are there; safetensors before .pth.
-        whisper, svd, emotions: folders, see the module's description.
+        whisper, svd, emotions: folders, see the module's description; svd may be one file.
     """
 
     name: str
@@ -84,8 +86,15 @@ class Checkpoint:
         return self.files[part]
 
     def folder(self, kind: str) -> Path:
-        """The folder "whisper", "svd" or "emotions"; InputError if the checkpoint lacks it."""
+        """The folder "whisper", "svd" (or its one file) or "emotions"; InputError if the checkpoint lacks it."""
         folder = getattr(self, kind)
+        if folder is None and kind == "svd":
+            raise InputError(
+                f"The checkpoint {self.root} lacks {_FOLDER_TITLES[kind]}, and {' or '.join(SVD_FILES[:2])} is neither "
+                f"beside it nor in ComfyUI's models/checkpoints. Only its VAE and CLIP vision tower, 1.5 GB, are used: "
+                f"fetch them with `python -m dicetalk download --only svd --output {self.root}`. Its owners ask for a "
+                "Hugging Face account and your consent to their licence first."
+            )
         if folder is None:
             raise InputError(
                 f"The checkpoint {self.root} lacks {_FOLDER_TITLES[kind]}. "
@@ -218,6 +227,10 @@ def _checkpoint(folder: Path, shared) -> Checkpoint | None:
     for kind, names in _FOLDERS.items():
         places = [place / name for place in dict.fromkeys((folder, *shared)) for name in names]
         folders[kind] = next((place for place in places if _holds(kind, place)), None)
+    if folders["svd"] is None:
+        folders["svd"] = find_svd_file(
+            [folder, *shared, *(models / "checkpoints" for models in comfyui_models_folders())]
+        )
     name = WEIGHTS_FOLDER if weights.name == WEIGHTS_FOLDER and folder in shared else folder.name
     return Checkpoint(name, folder, files, **folders)
 

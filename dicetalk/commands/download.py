@@ -21,9 +21,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=("dice-talk", "whisper", "svd", "emotions"),
+        choices=("dice-talk", "whisper", "svd", "emotions", "words"),
         help="download only these: DICE-Talk's parts, Whisper, Stable Video Diffusion's VAE and CLIP vision, the "
-        "emotion priors",
+        "emotion priors; or Whisper's tokenizer, with which it places a script's words, fetched only so",
     )
     parser.add_argument("--yes", action="store_true", help="start without asking")
 
@@ -33,12 +33,16 @@ def run(args):
 
     from tqdm import tqdm
 
-    from ..checkpoints.download import GROUPS, describe, fetch, left_to_fetch, plan_download
+    from ..checkpoints.download import GROUPS, WORDS, describe, fetch, left_to_fetch, plan_download, svd_places
+    from ..checkpoints.svd_files import find_svd_file
     from ..errors import InputError
     from ..files import require_space
 
     output = _output(args.output)
-    files, refusals = plan_download(output, [group for group in GROUPS if group in (args.only or GROUPS)])
+    groups = [group for group in (*GROUPS, WORDS) if group in (args.only or GROUPS)]
+    if "svd" in groups and (file := find_svd_file(svd_places(output))):
+        print(f"{file} is there, and holds Stable Video Diffusion's VAE and CLIP vision tower: they are not fetched.")
+    files, refusals = plan_download(output, groups)
     if not files and not refusals:
         print(f"Nothing is missing in {output}")
         return 0

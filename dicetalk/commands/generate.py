@@ -2,7 +2,7 @@
 
 import sys
 
-from ..job import DENOISE, DTYPES, FPS, NOISES, Job, defaults
+from ..job import DENOISE, DTYPES, FPS, NOISES, PLACING, Job, defaults
 from .clips import add_clip_arguments
 from .flags import flag
 
@@ -25,6 +25,11 @@ EXAMPLES = (
         "--video talk.mp4 --emotion sad --denoise 0.55 --output sad.mp4",
     ),
     ("another voice for it", "--video talk.mp4 --audio french.wav --emotion neutral --output dubbed.mp4"),
+    (
+        "with a script, whose words say when the emotions come, and subtitles",
+        '--portrait me.jpg --audio speech.wav --script "[happy] Hello there. [sad 0.7] I have to go." --subtitles '
+        "--output talking.mp4",
+    ),
     (
         "continue after an interruption",
         "--portrait me.jpg --audio speech.wav --emotion happy --output talking.mp4 --resume",
@@ -52,6 +57,31 @@ def add_arguments(parser):
         help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised; happy:1.3 for more of it, happy:0.5 "
         'for less; a mix as "(sad 0.7 + fear 0.3)"; a timeline as "0s neutral; 1.5s happy smooth"; a saved one '
         "(.safetensors); or clip:FILE, read from a video, sound or picture (default: %(default)s)",
+    )
+    add(
+        "--script",
+        metavar="TEXT",
+        help='what is said, with emotions in brackets, as "[happy] Hello there. [sad 0.7] Bye."; or a .txt file of it. '
+        "Each emotion comes with its first word; --emotion is for what is before the first bracket",
+    )
+    add(
+        "--fade",
+        type=float,
+        default=usual["fade"],
+        metavar="S",
+        help="with --script: seconds over which an emotion comes, before its first word (default: %(default)s)",
+    )
+    add(
+        "--place-words",
+        choices=PLACING,
+        default=usual["place_words"],
+        help="with --script: by Whisper, whose tokenizer.json must be there, or by the sound alone (default: "
+        "Whisper where it can)",
+    )
+    add(
+        "--subtitles",
+        action="store_true",
+        help="with --script: write its words as subtitles, into the video and beside it as .srt",
     )
     add("--output", required=True, metavar="FILE", help="the video to write, .mp4; an existing one is replaced")
     add("--checkpoint", metavar="DIR", help="folder of the weights, or its name (default: the first one found)")

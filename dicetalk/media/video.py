@@ -21,12 +21,14 @@ from .container import AAC_RATES, OTHER_RATE, check_writable
 from .pixels import as_pixels
 
 OPUS_RATE = 48000
+SUBTITLES = {"mp4": "mov_text", "mkv": "subrip", "webm": "webvtt"}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 FORMATS = {"mp4": "mp4", "mkv": "matroska", "webm": "webm"}
 ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 # FFmpeg's numbers for the matrix, the primaries and the transfer curve
 COLORS = {"BT.709": (1, 1, 1), "sRGB": (1, 1, 13), "HDR": (9, 9, 18), "HDR PQ": (9, 9, 16)}
 LIMITED_RANGE = 1
+_THOUSANDTH = Fraction(1, 1000)  # of a second
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Encoding:
         return options | {"x264-params": "cpu-independent=1"}
 
 
-def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None, encoding=Encoding()):
+def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None, encoding=Encoding(), subtitles=()):
     """Write a video while the frames arrive; nothing but the frame at hand is kept.
 
     The file is written under a temporary name beside `path` and renamed when it is complete, so `path` never holds
@@ -78,6 +80,8 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None,
         sample_rate: of the audio, in Hz.
         metadata: mapping of names to text; other values are stored as JSON. Read back by `read_metadata`.
         encoding: an `Encoding`.
+        subtitles: cues in the order of their times, each with `start` and `end` in seconds and `text`, for a track that
+            players can show; those that start after the last frame are left out. No track when empty.
 
     Returns:
         The number of frames written.
@@ -88,6 +92,8 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None,
     if not hasattr(path, "write"):
         path = Path(path)
         check_writable(path)
+    if subtitles:
+        require_subtitles()
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -99,6 +105,7 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None,
         raise InputError(f"Video needs an even width and height, and the frames are {width}×{height} pixels.")
     with _target(path) as target, _Pictures(target, path, width, height, fps, metadata, encoding) as video:
         sound = None if audio is None else _Sound(video.container, audio, sample_rate, encoding.container)
+        lines = _Subtitles(video.container, subtitles, encoding.container) if subtitles else None
         count = 0
         for frame in itertools.chain([first], (as_pixels(frame, depth) for frame in frames)):
             if frame.shape[:2] != (height, width):
@@ -111,11 +118,22 @@ def write_video(path, frames, fps, audio=None, sample_rate=16000, metadata=None,
                 count += 1
                 if sound:
                     sound.add_until(count / video.fps)
+                if lines:
+                    lines.add_until(count / video.fps)
         with write_errors(path):
             video.flush()
             if sound:
                 sound.flush()
     return count
+
+
+def require_subtitles():
+    """InputError where the installed PyAV cannot write a track of text."""
+    if not hasattr(av.container.OutputContainer, "add_mux_stream"):
+        raise InputError(
+            f"Subtitles in a video need PyAV 17 or newer, and {av.__version__} is installed: update it with "
+            "`pip install -U av`, or leave the subtitles out."
+        )
 
 
 @contextlib.contextmanager
@@ -244,6 +262,30 @@ class _Sound:
             self.waiting = np.concatenate([self.waiting, block], axis=1)
         piece, self.waiting = self.waiting[:, :count], self.waiting[:, count:]
         return np.ascontiguousarray(piece)
+
+
+class _Subtitles:
+    """The track of subtitles, fed as far as the pictures have come.
+
+    Text needs no encoder: in MP4 its length precedes it, in two bytes; in the others it is as it is.
+    """
+
+    def __init__(self, container, cues, kind):
+        self.waiting = sorted(cues, key=lambda cue: cue.start)
+        self.container, self.codec = container, SUBTITLES[kind]
+        self.stream = container.add_mux_stream(self.codec, time_base=_THOUSANDTH)
+
+    def add_until(self, seconds):
+        while self.waiting and self.waiting[0].start < seconds:
+            cue = self.waiting.pop(0)
+            data = cue.text.encode()
+            if self.codec == "mov_text":
+                data = len(data).to_bytes(2, "big") + data
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = self.stream, _THOUSANDTH, True
+            packet.pts = packet.dts = round(cue.start * 1000)
+            packet.duration = max(round(cue.end * 1000) - packet.pts, 1)
+            self.container.mux(packet)
 
 
 def _as_channels(audio):

@@ -9,8 +9,9 @@ from ...dicetalk.emotion.options import EASINGS
 from ...dicetalk.emotion.parsing import resolve
 from ...dicetalk.emotion.text import Timed, parse_text
 from ...dicetalk.errors import InputError
+from ...dicetalk.script.words import as_rows
 from ..preview import shown_emotion
-from ..types import DiceTalk, Emotion
+from ..types import DiceTalk, Emotion, Words
 from .files import emotion_library, fingerprint, saved_emotions, validated
 from .mix import INPUT_NAMES
 
@@ -60,6 +61,11 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
                     ),
                     tooltip="Emotions that the text calls emotion_a, emotion_b and so on.",
                 ),
+                Words.Input(
+                    "words",
+                    optional=True,
+                    tooltip="From DICE-Talk Script: the editor shows them once they were placed, in a run.",
+                ),
             ],
             outputs=[Emotion.Output(display_name="emotion", tooltip="For DICE-Talk Sampler or Guider.")],
         )
@@ -74,7 +80,7 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
         return fingerprint(name for name in saved_emotions() if timeline is None or name in timeline)
 
     @classmethod
-    def execute(cls, dicetalk, timeline, easing, emotions=None) -> io.NodeOutput:
+    def execute(cls, dicetalk, timeline, easing, emotions=None, words=None) -> io.NodeOutput:
         known = ChainMap(emotions or {}, emotion_library(dicetalk))
         try:
             tree = parse_text(timeline, known)
@@ -83,4 +89,6 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
             emotion = resolve(tree, known, timeline)
         except InputError as error:
             raise InputError(f"timeline: {error}") from None
-        return io.NodeOutput(emotion, ui=shown_emotion(emotion, dicetalk.priors, cls))
+        picture = shown_emotion(emotion, dicetalk.priors, cls)
+        seen = {"dicetalk_timeline": [timeline], "dicetalk_words": as_rows(words.words) if words else []}
+        return io.NodeOutput(emotion, ui={**(picture.as_dict() if picture else {}), **seen})

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from argparse import Namespace
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -18,7 +19,8 @@ from dicetalk.emotion.files import save_emotion
 from dicetalk.emotion.value import Emotion
 from dicetalk.job import Job
 from dicetalk.media.container import read_metadata
-from dicetalk.rendering import Inputs, video_metadata
+from dicetalk.rendering import Inputs, read_inputs, video_metadata
+from dicetalk.script.subtitles import parse_srt
 
 PORTRAIT, SPEECH = DEMO / "portrait.jpg", DEMO / "speech.flac"
 
@@ -238,3 +240,59 @@ def test_a_run_that_is_interrupted_while_decoding_leaves_its_latents_only(genera
     assert code == 130
     assert "interrupted" in err
     assert os.listdir(tmp_path) == ["out.mp4.resume"]
+
+
+def test_a_script_is_placed_and_written_as_subtitles(generate, tmp_path):
+    script = tmp_path / "script.txt"
+    script.write_text("[happy] Hello! [sad 0.7] I am so glad to see you here today.", encoding="utf-8")
+    code, printed, problem = generate(script=script, subtitles=True, length=None, fade=0.2, emotion="fear")
+    assert code == 0, problem
+    assert "untrained" in printed and "Placed 10 words of the script by sound." in printed
+    cues = parse_srt((tmp_path / "out.srt").read_text(encoding="utf-8"))
+    assert [cue.text for cue in cues] == ["Hello!", "I am so glad to see you here today."]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        (stream,) = container.streams.subtitles
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        packets = [(packet.pts * packet.time_base, bytes(packet)[2:].decode()) for packet in packets]
+    shown = [(float(start), text) for start, text in packets if text]
+    assert [text for _, text in shown] == [cue.text for cue in cues]
+    assert [start for start, _ in shown] == pytest.approx([cue.start for cue in cues], abs=0.002)
+    settings = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])
+    assert (settings["script"], settings["fade"], settings["subtitles"]) == ("script.txt", 0.2, True)
+
+
+def test_a_scripts_emotions_come_with_their_words(tiny_checkpoint, tmp_path):
+    job = Job(
+        portrait=PORTRAIT,
+        audio=SPEECH,
+        output=tmp_path / "out.mp4",
+        checkpoint=str(tiny_checkpoint),
+        script="Hello! [sad 0.7] I am so glad to see you here today.",
+        emotion="happy",
+        device="cpu",
+        size=64,
+    )
+    inputs = read_inputs(job, lambda line: None)
+    words, priors = inputs.words, load_priors(tiny_checkpoint / "emotions")
+    assert inputs.emotion.at(0.0) == inputs.emotion.at(words[1].start - 0.41) == priors["happy"]
+    assert inputs.emotion.at(words[1].start + 0.01) == priors["sad"].with_intensity(priors["neutral"], 0.7)
+    assert job.digest() != replace(job, script=job.script.replace("sad", "fear")).digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"subtitles": True}, ["--subtitles", "--script"]),
+        ({"script": "[hapy] Hello"}, ["tag 1", "did you mean happy"]),
+        ({"script": "nowhere.txt"}, ["nowhere.txt", "cannot be read"]),
+        ({"script": "Hello [sad] you", "emotion": "0s happy; 1s sad"}, ["--emotion is a timeline"]),
+        ({"script": "Hello " * 90}, ["90 words are too many"]),
+        ({"script": "Hello", "fade": 11}, ["--fade", "0 to 10"]),
+        ({"script": "Hello", "place_words": "whisper"}, ["untrained"]),
+    ],
+)
+def test_what_is_wrong_with_a_script_is_named(generate, tmp_path, changes, words):
+    code, _, problem = generate(**changes)
+    assert code == 2 and not (tmp_path / "out.mp4").exists()
+    for word in words:
+        assert word in problem

@@ -33,6 +33,7 @@ SMALL = {
     "DiceTalkLoader": {"checkpoint": "tiny"},
     "DiceTalkPortrait": {"short_side": 128},
     "DiceTalkAudioFeatures": {"length": 0.4},
+    "DiceTalkScript": {"script": "[happy] Hi [sad] you!"},
     "DiceTalkSampler": {"steps": 1},
     "BasicScheduler": {"steps": 1},
     "VAELoader": {"vae_name": "small_vae.safetensors"},
@@ -40,7 +41,8 @@ SMALL = {
 }
 MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # that ComfyUI's page offers to download
 THUMBNAIL_BYTES = 60_000
-OLD_NAMES = {make.__name__: title for title, make in MADE.items()}
+NEVER_UNNUMBERED = {"emotion_follows_speech"}
+OLD_NAMES = {make.__name__: title for title, make in MADE.items() if make.__name__ not in NEVER_UNNUMBERED}
 AS_SAMPLED = {"5 Back into the picture", "8 Generated portrait"}  # of 12.5 frames a second; the others have 25
 
 

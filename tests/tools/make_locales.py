@@ -42,10 +42,13 @@ def texts(nodes):
 
 
 def locale(nodes, table, language):
-    """The nodeDefs.json of a language, as a dict; a text without a translation is a KeyError."""
+    """The nodeDefs.json of a language, as a dict; a text without a translation is a KeyError, but for tooltips in the
+    languages that may lack some."""
     made = {}
     for path, english in texts(nodes):
-        if english is None or path[-1] == "tooltip" and language not in WITH_TOOLTIPS:
+        if english is None:
+            continue
+        if path[-1] == "tooltip" and language not in WITH_TOOLTIPS and language not in table.get(english, {}):
             continue
         *folders, last = path
         into = made

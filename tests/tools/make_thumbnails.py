@@ -208,6 +208,17 @@ def paste_back(canvas):
     canvas.speech((80, 414, 432, 470))
 
 
+def emotion_follows_speech(canvas):
+    canvas.photo((176, 28, 336, 188), radius=20)
+    lines = (("happy", "[happy] Hello!"), ("surprised", "[surprised] I am so glad"), ("sad", "[sad] I have to go."))
+    for place, (name, text) in enumerate(lines):
+        top = 214 + 66 * place
+        canvas.card((40, top, 472, top + 54), CARD, COLOURS[name])
+        canvas.card((40, top, 56, top + 54), COLOURS[name], radius=6)
+        canvas.text(76, top + 27, text, 28, anchor="lm")
+    canvas.speech((40, 420, 472, 484))
+
+
 THUMBNAILS = (
     quick_start,
     frames_25_fps,
@@ -218,6 +229,7 @@ THUMBNAILS = (
     long_audio,
     generated_portrait,
     paste_back,
+    emotion_follows_speech,
 )
 
 

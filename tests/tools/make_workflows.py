@@ -285,6 +285,7 @@ def _model(name):
     return {"name": name, "url": f"{HUGGING_FACE}/{place}/{name}", "directory": directory}
 
 
+SCRIPT = "[happy] Hello! [surprised 0.8] I am so glad [happy] to see you here today."
 BLUEPRINT_INPUTS = ("image", "audio", "emotion", "intensity", "seed", "size", "steps")
 
 
@@ -512,6 +513,43 @@ def emotion_timeline(object_info):
     return sheet
 
 
+def emotion_follows_speech(object_info):
+    text = note(
+        "emotion follows the speech",
+        [
+            "**DICE-Talk Script** takes what is said, with emotions in brackets, and finds each word in the speech: "
+            "the emotion comes with its first word.",
+            "After a run, **DICE-Talk Emotion Timeline** shows the words and the emotions. Unplug its *timeline* to "
+            "move keys by hand.",
+            "*subtitles* become a track of the saved video, which players can show.",
+        ],
+        more=[
+            "**What it can:** place words that are spoken as they are written, within 0.2 s nearly always where "
+            "the speech is clear. **What it cannot:** hear which emotion is meant; you write it. Words that are not "
+            "spoken, music and noise make the times worse.",
+            "To have the emotion read from the voice, wire the speech into DICE-Talk Emotion From Clip with *mode* "
+            "timeline: it hears how aroused a voice is, loud and high or low and slow, and can hardly distinguish "
+            "happy from angry.",
+        ],
+    )
+    sheet = Talking(object_info, text, 760)
+    sheet.begin()
+    sheet.how(520)
+    script = sheet.add(
+        "DiceTalkScript", room=260, dicetalk=sheet.talk["dicetalk"], audio=sheet.audio["audio"], script=SCRIPT
+    )
+    emotion = sheet.add(
+        "DiceTalkEmotionTimeline",
+        room=560,
+        dicetalk=sheet.talk["dicetalk"],
+        timeline=script["timeline"],
+        words=script["words"],
+    )["emotion"]
+    latent = sheet.sample(emotion)
+    sheet.video(latent, subtitles=script["subtitles"])
+    return sheet
+
+
 def custom_sampling(object_info):
     text = note(
         "custom sampling",
@@ -687,6 +725,7 @@ WORKFLOWS = {
     "7 Frame interpolation": frames_25_fps,
     "8 Generated portrait": generated_portrait,
     "9 Custom sampling": custom_sampling,
+    "10 Emotion follows the speech": emotion_follows_speech,
 }
 
 

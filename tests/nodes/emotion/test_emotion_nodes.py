@@ -375,3 +375,45 @@ def test_every_emotion_node_has_all_its_help(server):
             for members in options.get("template", {}).get("input", {}).values():
                 assert all(member[1].get("tooltip") for member in members.values())
         assert all(node["output_tooltips"])
+
+
+def test_a_script_becomes_a_timeline_words_and_subtitles(server, folder, priors):
+    graph = Graph()
+    parts = graph.parts()
+    speech = graph.add("LoadAudio", audio="dicetalk_speech.flac")
+    text = "[happy] Hello! [sad 0.7] I am so glad to see you here today."
+    given = {"dicetalk": parts, "audio": speech, "script": text, "fade": 0.3, "place_words": "auto"}
+    emotion = graph.add("DiceTalkScript", **given)
+    script = emotion[0]
+    graph.save(emotion, "script")
+    shown = graph.add(
+        "DiceTalkEmotionTimeline", dicetalk=parts, timeline=[script, 1], easing="as written", words=[script, 2]
+    )
+    graph.save(shown, "shown")
+    graph.add("PreviewAny", source=[script, 3])
+    outputs = server.run(graph)
+
+    made = load_emotion(folder / "script.safetensors")
+    assert made == load_emotion(folder / "shown.safetensors")
+    assert made.at(0.0) == priors["happy"]
+    assert made.at(3.0) == priors["sad"].with_intensity(priors["neutral"], 0.7)
+    rows = outputs[shown[0]]["dicetalk_words"]
+    assert [row[0] for row in rows] == text.replace("[happy] ", "").replace("[sad 0.7] ", "").split()
+    assert made.keys[-1].time == pytest.approx(rows[1][1], abs=0.006)
+    assert outputs[shown[0]]["dicetalk_timeline"] == [made_text(made)]
+
+
+def made_text(timeline):
+    from dicetalk.emotion.parsing import to_text
+
+    return to_text(timeline)
+
+
+def test_a_wrong_script_is_named(server):
+    graph = Graph()
+    speech = graph.add("LoadAudio", audio="dicetalk_speech.flac")
+    given = {"audio": speech, "fade": 0.3, "place_words": "sound"}
+    emotion = graph.add("DiceTalkScript", dicetalk=graph.parts(), script="[hapy] Hello!", **given)
+    graph.save(emotion, "script")
+    with pytest.raises(PromptError, match="tag 1, .*did you mean happy"):
+        server.run(graph)
