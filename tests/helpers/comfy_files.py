@@ -192,7 +192,8 @@ def _marks_of_transformer(name, width):
 
 
 def _random(name, shape):
-    values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    # The quickest of NumPy's generators: a server's files hold 140 million numbers.
+    values = np.random.Generator(np.random.SFC64(zlib.crc32(name.encode()))).standard_normal(shape, np.float32)
     if "norm" in name and name.endswith("weight") and len(shape) == 1:
         return 1 + 0.1 * values
     if len(shape) <= 1:
