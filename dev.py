@@ -1,7 +1,7 @@
 """Commands for a fresh machine with git and Python 3.10 or newer; all set up what they need in .venv.
 
 python dev.py demo                a talking video from the example portrait and the example speech
-python dev.py test [ARGUMENT...]  all tests; arguments go to pytest
+python dev.py test [ARGUMENT...]  all tests, in two processes; arguments go to pytest (-n 0: in one)
 python dev.py test --newest ...   the same with the newest release of every package, in .venv-newest
 python dev.py soak [--jobs 200]   many random jobs on a real ComfyUI server, and what became of them
 python dev.py docs                the pages of the Python API, from the docstrings, in .cache/api
@@ -25,9 +25,10 @@ SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known to pass the tests
-TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "websocket-client>=1.8"]
+TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "websocket-client>=1.8"]
 TEST_TOOLS += ["comfy-cli", "playwright>=1.49", "import-linter>=2.5"]
 TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
+IN_TWO = ["-n", "2", "--no-loadscope-reorder"]  # processes; the tests of the page stay last
 TESTED_PACK = ["-e", ".[train,voice,photos,batch,evaluate]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
@@ -102,7 +103,7 @@ def test(arguments):
     report.unlink(missing_ok=True)
     if not any(argument.startswith("tests/") for argument in arguments):
         arguments = [*arguments, "tests"]  # not the root, which is a package that only ComfyUI can import
-    command = [PYTHON, "-m", "pytest", f"--junitxml={report}", *arguments]
+    command = [PYTHON, "-m", "pytest", *IN_TWO, f"--junitxml={report}", *arguments]
     code = subprocess.run(command, env=test_environment(comfyui), cwd=ROOT).returncode
     warn_of_skipped_tests(report)
     return code
@@ -148,7 +149,9 @@ def newest_groups(comfyui):
 
 
 def test_environment(comfyui):
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "COMFYUI_PATH": str(comfyui or "")}
+    """The networks of the tests are tiny: a second thread does nothing for them, and another process has use for it."""
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    return {**quiet, **os.environ, "COMFYUI_PATH": str(comfyui or "")}
 
 
 def set_up_fuzzing():

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
@@ -64,3 +65,19 @@ def test_the_demo_takes_weights_then_a_miniature_then_noise(monkeypatch, tmp_pat
     assert command[-2:] == ["--seed", "7"]
     assert [each[3] for each in commands[:-1]] == (["tiny"] if expected[0] == "tiny" else [])
     assert all((ROOT / name).is_file() for name in (after["--portrait"], after["--audio"]))
+
+
+def test_tests_run_in_two_processes_unless_another_number_is_asked_for(tmp_path, monkeypatch):
+    dev, ran = load(), []
+    monkeypatch.setattr(dev, "CACHE", tmp_path)
+    for name in ("set_up_tests", "set_up_fuzzing", "set_up_chromium"):
+        monkeypatch.setattr(dev, name, lambda *_: None)
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(dev.subprocess, "run", lambda command, env, **_: ran.append((command, env)) or done)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for arguments in ([], ["-n", "0", "tests/media"]):
+        assert dev.test(arguments) == 0
+    (whole, environment), (part, _) = ran
+    assert whole[whole.index("-n") + 1] == "2" and whole[-1] == "tests"
+    assert part[-3:] == ["-n", "0", "tests/media"], "the last of an option counts"
+    assert environment["OMP_NUM_THREADS"] == "1"
