@@ -14,6 +14,7 @@ from .embedder.options import ClipOptions
 from .emotion.options import LONGEST, SUFFIX
 from .errors import InputError
 from .files import sha256_of
+from .sampling.speed import MOST_SKIPPED, PUBLISHED, SAMPLERS, SCHEDULES, SPEEDS
 from .script.placing import METHODS as PLACING
 from .script.text import is_file, read_script
 from .script.timeline import FADE, LONGEST_FADE
@@ -22,6 +23,7 @@ CLIP = "clip:"  # before the path of a reference clip
 LARGEST_SIZE = 2048
 LARGEST_SCALE = 20
 LARGEST_STRENGTH = 2
+LARGEST_SIGMA = 1000
 FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
 NOISES = ("usual", "published")
@@ -68,6 +70,10 @@ class Job(ClipOptions):
         denoise: with a video: how much of it is made again, from more than 0 to 1; `DENOISE` when None.
         decode_chunk_size: frames that are decoded at once, besides their context; as many as fit in memory when None.
         smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
+        sampler, schedule: "euler" and "karras" as published, or "dpmpp_2m" and "align_your_steps" for fewer steps.
+        guidance_from, guidance_to: sigmas between which guidance acts; 1000 and 0 for everywhere.
+        guidance_reuse, deep_cache: of how many steps one computes guidance, and the inner levels of the UNet; 1: all.
+        clamp_windows: whether windows end where the clip does.
         device: such as "cuda"; CUDA if there is one, else the CPU, when None.
         dtype: "float32", "float16" or "bfloat16"; float16 on CUDA and float32 elsewhere when None.
 
@@ -103,6 +109,13 @@ class Job(ClipOptions):
     denoise: float | None = None
     decode_chunk_size: int | None = None
     smaller_windows: bool = False
+    sampler: str = "euler"
+    schedule: str = "karras"
+    guidance_from: float = 1000.0
+    guidance_to: float = 0.0
+    guidance_reuse: int = 1
+    deep_cache: int = 1
+    clamp_windows: bool = False
     device: str | None = None
     dtype: str | None = None
 
@@ -127,7 +140,8 @@ class Job(ClipOptions):
         """The job of a table's row, or of a command line.
 
         Args:
-            values: field → value; None and "" mean the default.
+            values: field → value; None and "" mean the default. "speed" is no field: its value is a name out of
+                `SPEEDS`, whose settings are the defaults then.
             named: how an error calls a field, for instance "--seed" for "seed".
 
         Raises:
@@ -138,7 +152,11 @@ class Job(ClipOptions):
         for name in given:
             if name not in known:
                 raise InputError(f"{named(name)} is no setting of a clip: there are {', '.join(map(named, known))}.")
-        complete = known | given
+        speed = given.get("speed", PUBLISHED)
+        if speed not in SPEEDS:
+            raise InputError(f"{named('speed')} is {speed}: give {', '.join(SPEEDS)}.")
+        complete = known | SPEEDS[speed] | given
+        del complete["speed"]
         for name, value in complete.items():
             if value is dataclasses.MISSING:
                 raise InputError(f"{named(name)} is missing: every clip needs one.")
@@ -148,6 +166,17 @@ class Job(ClipOptions):
     def clip(self) -> str | None:
         """The reference clip that the emotion names; None for another emotion."""
         return self.emotion.removeprefix(CLIP) if self.emotion.startswith(CLIP) else None
+
+    @property
+    def speed(self) -> str | None:
+        """The name of the speed whose settings these are; None when they are those of none."""
+        return next((name for name, these in SPEEDS.items() if these.items() <= vars(self).items()), None)
+
+    @property
+    def guidance_interval(self) -> tuple[float, float] | None:
+        """Lowest and highest sigma that are guided, None for all."""
+        interval = (self.guidance_to, self.guidance_from)
+        return None if interval == (0, LARGEST_SIGMA) else interval
 
     @property
     def face_choice(self) -> tuple[float, ...] | str | int | None:
@@ -249,8 +278,8 @@ def _fields():
 
 
 def defaults() -> dict[str, Any]:
-    """Field of a `Job` → its default; `dataclasses.MISSING` for those that have to be given."""
-    return {name: field.default for name, field in _fields().items()}
+    """Field of a `Job`, and "speed" → its default; `dataclasses.MISSING` for those that have to be given."""
+    return {name: field.default for name, field in _fields().items()} | {"speed": PUBLISHED}
 
 
 _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
@@ -263,6 +292,10 @@ _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "speech_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
     "emotion_strength": (float, lambda value: 0 <= value <= LARGEST_STRENGTH, "a number from 0 to 2"),
     "denoise": (float, lambda value: 0 < value <= 1, "more than 0 and at most 1; 0.4 to 0.7 is usual"),
+    "guidance_from": (float, lambda value: 0 <= value <= LARGEST_SIGMA, f"a sigma from 0 to {LARGEST_SIGMA}"),
+    "guidance_to": (float, lambda value: 0 <= value <= LARGEST_SIGMA, f"a sigma from 0 to {LARGEST_SIGMA}"),
+    "guidance_reuse": (int, lambda value: 1 <= value <= MOST_SKIPPED, f"1, every step, to {MOST_SKIPPED}"),
+    "deep_cache": (int, lambda value: 1 <= value <= MOST_SKIPPED, f"1, every step, to {MOST_SKIPPED}"),
     "margin": (float, lambda value: math.isfinite(value) and value >= 0, "0 or a positive number"),
     "fade": (float, lambda value: 0 <= value <= LONGEST_FADE, f"0 to {LONGEST_FADE:g} seconds"),
     "start": (float, lambda value: 0 <= value <= LONGEST, f"0 to {LONGEST:g} seconds"),
@@ -287,6 +320,13 @@ def _clean(values, named):
     _require_choice(named("dtype"), clean, "dtype", DTYPES)
     _require_choice(named("noise"), clean, "noise", NOISES)
     _require_choice(named("place_words"), clean, "place_words", PLACING)
+    _require_choice(named("sampler"), clean, "sampler", SAMPLERS)
+    _require_choice(named("schedule"), clean, "schedule", SCHEDULES)
+    if clean["guidance_to"] > clean["guidance_from"]:
+        raise InputError(
+            f"{named('guidance_to')} is {clean['guidance_to']:g}, above {named('guidance_from')}, "
+            f"{clean['guidance_from']:g}: sigmas fall from 700 to 0, so give a smaller one."
+        )
     if clean["face"] is not None:
         from .media.faces import parse_face
 

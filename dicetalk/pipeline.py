@@ -32,9 +32,11 @@ from .model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MO
 from .sampling.conditions import Conditions
 from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks, fitting_chunk, frame_bytes
 from .sampling.finite import require_finite_frames
-from .sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
-from .sampling.loop import LATENT_COPIES, sample
+from .sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
+from .sampling.loop import LATENT_COPIES, REUSE_COPIES, sample
 from .sampling.processes import decoded_by_all, least_of_all, process
+from .sampling.schedules import make_scheduler, sigmas_of
+from .sampling.speed import NOTHING, Savings
 from .sampling.windows import WINDOW
 
 _TOKEN_BATCH = 64
@@ -160,13 +162,21 @@ class DiceTalkPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
         return_dict: bool = True,
-        start: tuple[int, Tensor] | None = None,
+        start: tuple[int, Tensor] | tuple[int, Tensor, dict[str, Tensor]] | None = None,
         smaller_windows: bool = False,
         speech_strength: float = 1.0,
         emotion_strength: float = 1.0,
         denoise: float = 1.0,
+        sampler: str | None = None,
+        schedule: str | None = None,
+        guidance_reuse: int = 1,
+        deep_cache: int = 1,
+        clamp_windows: bool = False,
     ) -> DiceTalkPipelineOutput | tuple:
         """Make a talking portrait.
+
+        What makes it faster and changes the result is off by default; `dicetalk.sampling.speed.SPEEDS` has choices of
+        it that go together.
 
         Args:
             portrait: as `dicetalk.media.portrait.prepare_portrait` makes it; or of a video, as
@@ -187,14 +197,24 @@ class DiceTalkPipeline(DiffusionPipeline):
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called with the pipeline, the step, its timestep and {"latents": (N + 25, 4, H/8,
                 W/8)} after each step; may return {"latents": …} to continue with.
-            start: resume an interrupted run: the number of steps done, and the latents that `callback_on_step_end`
-                got after them. Noise is not needed then.
+            callback_on_step_end_tensor_inputs: what it gets: "latents", and "carried", a dict of what else the next
+                steps take up.
+            start: resume an interrupted run: the number of steps done, and the latents, and "carried" if there is
+                something in it, that `callback_on_step_end` got after them. Noise is not needed then.
             smaller_windows: when memory runs out although the three branches are computed one after the other, continue
                 with windows of fewer frames, which changes the result, instead of an error.
             speech_strength, emotion_strength: 0 to 2: how much the speech and the emotion adapters add inside the
                 model, each on its own; 1 as published, 0 leaves the adapter out.
             denoise: how much noise the start gets, as in ComfyUI's KSampler: 1 for none but noise, as published; 0.4
                 to 0.7 to keep the head and the place of a video.
+            sampler: "euler", as published, or "dpmpp_2m", which needs fewer steps; None for the pipeline's scheduler.
+            schedule: of the noise levels, "karras", as published, or "align_your_steps"; None for the scheduler's own.
+            guidance_reuse: compute guidance at every so many steps and add it again at those between, see
+                `dicetalk.sampling.reuse.GuidanceReuse`; 1 at every step.
+            deep_cache: compute the inner levels of the UNet at every so many steps, see
+                `dicetalk.sampling.reuse.DeepCache`; 1 at every step.
+            clamp_windows: end the windows where the clip does, without 25 frames more behind it: N frames then wherever
+                it says N + 25 here, see `dicetalk.sampling.windows.clamped_windows`.
 
         Raises:
             InputError: an argument cannot be used; the message names it. Or memory ran out, or is known to be too small
@@ -207,24 +227,29 @@ class DiceTalkPipeline(DiffusionPipeline):
         if not 0 < denoise <= 1:
             raise InputError(f"denoise is {denoise}: give more than 0 and at most 1.")
         _check_chunk(decode_chunk_size)
-        unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
+        unknown = set(callback_on_step_end_tensor_inputs) - {"latents", "carried"}
         if unknown:
-            raise InputError(f"callback_on_step_end_tensor_inputs names {', '.join(unknown)}: only latents is there.")
+            names = ", ".join(sorted(unknown))
+            raise InputError(f"callback_on_step_end_tensor_inputs names {names}: only latents and carried are there.")
+        savings = Savings(guidance_reuse, deep_cache, clamp_windows)
+        scheduler = self.scheduler if sampler is None else make_scheduler(sampler)
+        sigmas = None if schedule is None else sigmas_of(schedule, int(num_inference_steps / denoise))
         if isinstance(emotion, str):
             emotion = self.read_emotion(emotion)
-        self._require_memory(portrait, audio, emotion, output_type)
+        self._require_memory(portrait, audio, emotion, output_type, savings)
 
         conditions = self.encode(portrait, audio, emotion, motion_bucket_id, expression_bucket_id)
         conditions = replace(conditions, speech_strength=speech_strength, emotion_strength=emotion_strength)
         if start is None:
             noise = self.prepare_noise(conditions, generator, noise)
         else:
-            _check_start(start, num_inference_steps, _latent_shape(conditions))
+            _check_start(start, num_inference_steps, _latent_shape(conditions, savings))
 
-        def on_step(step, timestep, latents):
+        def on_step(step, timestep, latents, carried):
             if callback_on_step_end is None:
                 return latents
-            inputs = {name: latents for name in callback_on_step_end_tensor_inputs}
+            inputs = {"latents": latents, "carried": carried}
+            inputs = {name: inputs[name] for name in callback_on_step_end_tensor_inputs}
             return (callback_on_step_end(self, step, timestep, inputs) or {}).get("latents", latents)
 
         with self.progress_bar(total=1) as bar:
@@ -237,7 +262,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 self.unet,
                 conditions,
                 noise,
-                self.scheduler,
+                scheduler,
                 num_inference_steps,
                 reference_scale,
                 emotion_scale,
@@ -248,6 +273,8 @@ class DiceTalkPipeline(DiffusionPipeline):
                 start=start,
                 smaller_windows=smaller_windows,
                 denoise=denoise,
+                savings=savings,
+                sigmas=sigmas,
             )
         frames = latents
         if output_type != "latent":
@@ -386,14 +413,17 @@ class DiceTalkPipeline(DiffusionPipeline):
         each = frame_bytes(self.vae.config.block_out_channels[0], height, width, self.vae.dtype.itemsize)
         return int(free / each)
 
-    def _require_memory(self, portrait, audio, emotion, output_type):
+    def _require_memory(self, portrait, audio, emotion, output_type, savings):
         """InputError unless there is memory for what stays of each frame, before any work is done."""
         pixels = portrait.image.width * portrait.image.height
         # Beside a GPU the noise and the result, as the code has it; not measured.
-        copies = LATENT_COPIES if self._execution_device.type == "cpu" else 2
+        on_cpu = self._execution_device.type == "cpu"
+        copies = LATENT_COPIES + REUSE_COPIES * (savings.guidance_reuse > 1) if on_cpu else 2
         each = self.audio_projection.tokens * self.audio_projection.dim * self.unet.dtype.itemsize
         each *= 2 if isinstance(emotion, EmotionTimeline) else 1  # its tokens are as many as those of the sound
         each += copies * 4 * LATENT_CHANNELS * pixels // 64
+        if on_cpu and savings.deep_cache > 1:
+            each += len(BRANCHES) * self.unet.deep_channels * self.unet.dtype.itemsize * pixels // 64
         if output_type != "latent":
             each += _PIXEL_BYTES * pixels
         require_memory(
@@ -441,12 +471,12 @@ class DiceTalkPipeline(DiffusionPipeline):
         return self.image_encoder(pixels.to(device, self.unet.dtype)).image_embeds
 
 
-def _latent_shape(conditions):
-    return conditions.num_frames + WINDOW, *conditions.image_latent.shape[1:]
+def _latent_shape(conditions, savings=NOTHING):
+    return conditions.num_frames + savings.extra_frames(WINDOW), *conditions.image_latent.shape[1:]
 
 
 def _check_start(start, steps, shape):
-    done, latents = start
+    done, latents, *_ = start
     if not 1 <= done <= steps or tuple(latents.shape) != shape:
         raise InputError(
             f"start is {done} steps with latents of shape {tuple(latents.shape)}: 1 to {steps} steps, and {shape}, fit."

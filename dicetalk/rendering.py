@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 from .errors import InputError
 from .job import Job
+from .sampling.speed import PUBLISHED, SPEEDS
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,7 @@ def kept_run(job, inputs, metadata):
         "--emotion-scale": job.emotion_scale,
         "--speech-strength": job.speech_strength,
         "--emotion-strength": job.emotion_strength,
+        **{f"--{name.replace('_', '-')}": getattr(job, name) for name in SPEEDS[PUBLISHED] if name != "steps"},
     }
     computing = {
         "--device": metadata["device"],
@@ -272,8 +274,10 @@ def kept_run(job, inputs, metadata):
         "PyTorch": torch.__version__,
         "diffusers": diffusers.__version__,
     }
-    shape = num_frames(len(inputs.sound.speech)) + WINDOW, LATENT_CHANNELS, height // 8, width // 8
-    return Run(job.output, settings, computing, job.steps, shape)
+    frames = num_frames(len(inputs.sound.speech)) + (0 if job.clamp_windows else WINDOW)
+    shape = frames, LATENT_CHANNELS, height // 8, width // 8
+    tensors = 1 + (job.guidance_reuse > 1) + (job.sampler != "euler")
+    return Run(job.output, settings, computing, job.steps, shape, tensors=tensors)
 
 
 def checkpoint_stamp(checkpoint):
@@ -323,22 +327,24 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     """The sampled latents, one a frame at 12.5 fps; `start` is what `begin` returns."""
     import torch
 
+    from .model.audio import num_frames
     from .sampling.noise import published_noise
     from .sampling.processes import process
     from .sampling.windows import WINDOW
 
     first = process()[0] == 0
     if run.finished:
-        return start[1][:-WINDOW]
+        return start[1] if job.clamp_windows else start[1][:-WINDOW]
 
     def keep(pipeline, step, timestep, inputs):
         if first:
-            run.step(step + 1, inputs["latents"])
+            run.step(step + 1, inputs["latents"], inputs["carried"])
         return {}
 
     noise = {"generator": torch.Generator("cpu").manual_seed(job.seed)}
     if job.noise == "published" and start is None:
-        noise = {"noise": published_noise(run.shape, device=inputs.device)}
+        shape = num_frames(len(inputs.sound.speech)) + WINDOW, *run.shape[1:]
+        noise = {"noise": published_noise(shape, device=inputs.device)}
     pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None if first else True)
     return pipeline(
         portrait=inputs.portrait,
@@ -347,14 +353,21 @@ def sample_latents(job, pipeline, inputs, run, start=None):
         num_inference_steps=job.steps,
         reference_scale=job.reference_scale,
         emotion_scale=job.emotion_scale,
+        guidance_interval=job.guidance_interval,
         **noise,
         output_type="latent",
         callback_on_step_end=keep,
+        callback_on_step_end_tensor_inputs=("latents", "carried"),
         start=start,
         smaller_windows=job.smaller_windows,
         speech_strength=job.speech_strength,
         emotion_strength=job.emotion_strength,
         denoise=job.strength,
+        sampler=job.sampler,
+        schedule=job.schedule,
+        guidance_reuse=job.guidance_reuse,
+        deep_cache=job.deep_cache,
+        clamp_windows=job.clamp_windows,
     ).frames
 
 
@@ -402,6 +415,7 @@ def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:
 
     checkpoint, portrait = inputs.checkpoint, inputs.portrait
     return job.settings() | {
+        "speed": job.speed,
         "version": __version__,
         "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which distinguishes two of one name
         "untrained": checkpoint.untrained,

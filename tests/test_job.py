@@ -28,6 +28,22 @@ def test_values_as_a_table_has_them():
     assert Job.of(row) == Job(**FILES, seed=7, start=1.5, crop=True, fps="12.5")
 
 
+def test_a_speed_sets_what_is_not_given():
+    fast = Job.of(FILES | {"speed": "fast", "guidance_reuse": "1"})
+    assert (fast.steps, fast.sampler, fast.schedule, fast.guidance_reuse) == (10, "dpmpp_2m", "align_your_steps", 1)
+    assert fast.speed is None  # not quite
+    assert Job.of(FILES | {"speed": "draft"}).speed == "draft"
+    assert Job.of(FILES).speed == Job.of(FILES | {"speed": "published"}).speed == "published"
+    assert Job.of(FILES) == Job.of(FILES | {"speed": "published"})
+    with pytest.raises(InputError, match="speed is quick: give published, fast, draft"):
+        Job.of(FILES | {"speed": "quick"})
+
+
+def test_guidance_everywhere_is_no_interval():
+    assert Job(**FILES).guidance_interval is None
+    assert Job(**FILES, guidance_from=100, guidance_to=0.5).guidance_interval == (0.5, 100.0)
+
+
 def test_paths_are_text(tmp_path):
     assert Job(**FILES | {"portrait": tmp_path / "a.png"}).portrait == str(tmp_path / "a.png")
 
@@ -57,6 +73,12 @@ def test_a_box_may_be_numbers():
         ("speech_strength", 2.1, "speech_strength is 2.1: give a number from 0 to 2"),
         ("emotion_scale", None, "emotion_scale is None"),
         ("length", 0, "length is 0: give more than 0"),
+        ("guidance_reuse", 0, "guidance_reuse is 0: give 1, every step, to 10"),
+        ("deep_cache", 2.5, "deep_cache is 2.5: give 1, every step, to 10"),
+        ("guidance_from", -1, "guidance_from is -1: give a sigma from 0 to 1000"),
+        ("guidance_to", 1001, "guidance_to is 1001: give a sigma from 0 to 1000"),
+        ("sampler", "heun", "sampler is heun: give euler or dpmpp_2m"),
+        ("schedule", "simple", "schedule is simple: give karras or align_your_steps"),
         ("fps", 24, "fps is 24: give 12.5 or 25"),
         ("dtype", "int8", "dtype is int8: give float32, float16 or bfloat16"),
         ("crop", "perhaps", "crop is perhaps: give true or false"),
@@ -67,6 +89,11 @@ def test_a_box_may_be_numbers():
 def test_what_cannot_be_meant_is_refused(field, value, words):
     with pytest.raises(InputError, match=words.replace(".", "[.]")):
         Job(**FILES | {field: value})
+
+
+def test_an_interval_of_guidance_falls():
+    with pytest.raises(InputError, match="guidance_to is 5, above guidance_from, 2"):
+        Job(**FILES, guidance_from=2, guidance_to=5)
 
 
 def test_errors_use_the_callers_names():

@@ -129,13 +129,14 @@ class Engine:
             InputError: what `make` would fail with.
         """
         from ..model.audio import num_frames
-        from ..sampling.windows import window_plan
+        from ..sampling.windows import clamped_plan, window_plan
 
         with at_hand(job, self._copies) as here:
             if is_made(here, job.output):
                 return None
             inputs = read_inputs(here, _silent, once=self._kept.once)
-        steps = sum(map(len, window_plan(num_frames(len(inputs.sound.speech)), job.steps)))
+        plan = clamped_plan if job.clamp_windows else window_plan
+        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), job.steps)))
         return steps, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
 
     def _make(self, job, output, row):

@@ -10,6 +10,11 @@ EXAMPLES = (
     ("operations and memory from shapes, nothing is computed", "--repeats 0"),
     ("memory of a training step from shapes", "--train --dtype bfloat16"),
     ("16 short clips by one command and by 16", "--batch"),
+    ("pictures that each choice of speed leaves out", "--speed"),
+    ("where the time goes, by kind of operation", "--profile --device cuda --dtype float16"),
+    ("a whole clip, stage by stage", "--clip"),
+    ("beside the build of an older revision", "--compare v0.1.0 --device cuda --dtype float16"),
+    ("keep the times, and see what became slower", "--history bench.jsonl"),
 )
 
 
@@ -49,17 +54,51 @@ def add_arguments(parser):
         action="store_true",
         help="measure instead 16 short clips of 4 portraits by one `batch`, and by 16 `generate`: tiny network, CPU",
     )
+    parser.add_argument(
+        "--speed",
+        action="store_true",
+        help="count instead the pictures that go through the UNet, by what sampling leaves out; on any machine",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="print instead milliseconds, operations and bytes of a step and of decoding, by kind of operation",
+    )
+    parser.add_argument(
+        "--clip",
+        action="store_true",
+        help="make instead a video of the speech in demo/, and print how long each stage works; needs a clone",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="with --clip: folder of the weights, or its name (default: the tiny network, which is made for it)",
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="REVISION",
+        help="time instead a step of this build and of another revision of the clone, by turns",
+    )
+    parser.add_argument(
+        "--history",
+        metavar="FILE",
+        help="append what was measured to this file, a JSON line a run, and say which times differ from the last run "
+        "of the same kind",
+    )
     parser.add_argument("--tiny", action="store_true", help="a tiny network, to try this command out with")
     parser.add_argument("--json", action="store_true", help="print JSON: times in seconds, sizes in bytes")
 
 
 def run(args):
     """Print the table or the JSON. Returns 0."""
-    import json
     import sys
 
     if args.batch:
         return _batch(args)
+    if args.speed:
+        return _speed(args)
+    if args.clip:
+        return _clip(args)
 
     size = _size(args.size or ("64" if args.decode else "512"))
     frames = _whole_number(args.frames or ("80" if args.decode else "25"), "--frames", 1, "25")
@@ -87,6 +126,10 @@ def run(args):
 
         print("\n".join(lines(workload)))
         return 0
+    if args.profile:
+        return _profile(args, workload, device)
+    if args.compare:
+        return _compare(args, workload, device, repeats)
     state = {}
 
     def on_counted(counts, rate):
@@ -103,28 +146,100 @@ def run(args):
         if "seconds" in state:
             print(_smaller(workload, state["seconds"]), file=sys.stderr)
         raise
-    print(json.dumps(report, indent=2, allow_nan=False) if args.json else table(report))
+    return _finish(args, "step", report, table)
+
+
+def _finish(args, kind, report, text):
+    """Print a report, as JSON or by `text`, and remember it if asked; returns 0."""
+    import json
+    import sys
+
+    print(json.dumps(report, indent=2, allow_nan=False) if args.json else text(report))
+    if args.history:
+        from ..measure.history import remember
+
+        left_out = ("command", "json", "history")
+        options = {name: value for name, value in vars(args).items() if name not in left_out and value}
+        print("\n".join(remember(args.history, kind, options, report)), file=sys.stderr)
     return 0
+
+
+def _speed(args):
+    from ..measure.speed import rows, table
+
+    return _finish(args, "speed", rows(), table)
+
+
+def _profile(args, workload, device):
+    from ..measure.profile import profile_decoding, profile_step, table
+
+    titles = {"step": "One window step, three branches", "decoding": "Decoding"}
+    report = {"step": profile_step(workload, device), "decoding": profile_decoding(workload, device)}
+    report["device"] = report["step"]["device"]
+    return _finish(
+        args, "profile", report, lambda report: "\n\n".join(table(titles[name], report[name]) for name in titles)
+    )
+
+
+def _compare(args, workload, device, repeats):
+    from tqdm import tqdm
+
+    from ..measure.profile import COMPARED_RUNS, compare
+
+    with tqdm(total=2 * COMPARED_RUNS, desc="bench", unit="process", disable=None) as progress:
+        report = compare(args.compare, workload, device, repeats, progress.update)
+
+    def text(report):
+        this, other = (report[name]["seconds"] for name in ("this", "other"))
+        return (
+            f"A window step at {report['width']}×{report['height']} × {report['frames']} frames, {report['dtype']}, "
+            f"{report['device']}\nthis build {this:.4g} s, {args.compare} {other:.4g} s: {report['ratio']:.3f} ×"
+        )
+
+    return _finish(args, "compare", report, text)
+
+
+def _clip(args):
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    from ..checkpoints.tiny import write_tiny_checkpoint
+    from ..errors import InputError
+    from ..measure.clip import measure_clip, table
+
+    demo = Path(__file__).resolve().parents[2] / "demo"
+    if not demo.is_dir():
+        raise InputError("--clip needs the examples in demo/, which a clone has and an installed package has not.")
+    values = {"portrait": str(demo / "portrait.jpg"), "audio": str(demo / "speech.flac"), "emotion": "happy"}
+    values |= {"device": args.device, "dtype": args.dtype, "size": args.size, "checkpoint": args.checkpoint}
+    with tempfile.TemporaryDirectory() as folder:
+        if args.checkpoint is None:
+            write_tiny_checkpoint(folder)
+            values |= {"checkpoint": folder, "steps": 5, "size": args.size or 192}
+        report = measure_clip(values, say=lambda text: print(text, file=sys.stderr))
+    return _finish(args, "clip", report, table)
 
 
 def _batch(args):
-    import json
-
     from tqdm import tqdm
 
-    from ..batch.bench import CLIPS, TARGETS, bench_batch
+    from ..batch.bench import CLIPS, bench_batch
 
     with tqdm(total=CLIPS + 1, desc="bench", unit="command", disable=None) as progress:
         report = bench_batch(on_run=progress.update)
-    if args.json:
-        print(json.dumps(report, indent=2, allow_nan=False))
-        return 0
-    print(f"{report['clips']} clips of {report['portraits']} portraits, tiny network on the CPU")
-    print(f"{'':16}{'one batch':>12}{'generate':>12}{'ratio':>8}{'target':>8}")
+    return _finish(args, "batch", report, _batch_table)
+
+
+def _batch_table(report):
+    from ..batch.bench import TARGETS
+
+    lines = [f"{report['clips']} clips of {report['portraits']} portraits, tiny network on the CPU"]
+    lines.append(f"{'':16}{'one batch':>12}{'generate':>12}{'ratio':>8}{'target':>8}")
     for name, unit, scale in (("wall", "s", 1), ("cpu", "s", 1), ("memory", "MB", 1e6)):
         one, many = (report[kind][name] / scale for kind in ("batch", "single"))
-        print(f"{name + ', ' + unit:16}{one:12.1f}{many:12.1f}{report['ratios'][name]:8.2f}{TARGETS[name]:8.2f}")
-    return 0
+        lines.append(f"{name + ', ' + unit:16}{one:12.1f}{many:12.1f}{report['ratios'][name]:8.2f}{TARGETS[name]:8.2f}")
+    return "\n".join(lines)
 
 
 def _borders(args, size, frames, device, dtype):

@@ -3,6 +3,7 @@
 import sys
 
 from ..job import DENOISE, DTYPES, FPS, NOISES, PLACING, Job, defaults
+from ..sampling.speed import SAMPLERS, SCHEDULES, SPEEDS
 from .clips import add_clip_arguments
 from .flags import flag
 
@@ -29,6 +30,10 @@ EXAMPLES = (
         "with a script, whose words say when the emotions come, and subtitles",
         '--portrait me.jpg --audio speech.wav --script "[happy] Hello there. [sad 0.7] I have to go." --subtitles '
         "--output talking.mp4",
+    ),
+    (
+        "faster, for a look at it",
+        "--portrait me.jpg --audio speech.wav --emotion happy --speed draft --output talking.mp4",
     ),
     (
         "continue after an interruption",
@@ -121,7 +126,51 @@ def add_arguments(parser):
         help="published: as the authors' script draws it, on CUDA, by its own seed and for whole frames of speech, to "
         "compare videos (default: %(default)s)",
     )
-    add("--steps", type=int, default=usual["steps"], help="sampling steps (default: %(default)s)")
+    add(
+        "--speed",
+        choices=SPEEDS,
+        help="published; or fast or draft, which compute a third and a fifth of the pictures, and change the result: "
+        "they set the options from --steps to --clamp-windows, where those are not given (default: published)",
+    )
+    add("--steps", type=int, help=f"sampling steps (default: {usual['steps']})")
+    add("--sampler", choices=SAMPLERS, help=f"dpmpp_2m needs fewer steps (default: {usual['sampler']})")
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        help=f"of the noise levels; align_your_steps is for about 10 steps (default: {usual['schedule']})",
+    )
+    add(
+        "--guidance-from",
+        type=float,
+        metavar="SIGMA",
+        help="guide from this noise level down; steps above it compute one branch of three (default: 1000, all)",
+    )
+    add(
+        "--guidance-to",
+        type=float,
+        metavar="SIGMA",
+        help="guide down to this noise level; steps below it compute one branch of three (default: 0, all)",
+    )
+    add(
+        "--guidance-reuse",
+        type=int,
+        metavar="N",
+        help="compute guidance at every Nth step, and add the same again at those between; never at the first two "
+        "steps (default: 1, every step)",
+    )
+    add(
+        "--deep-cache",
+        type=int,
+        metavar="N",
+        help="compute the inner levels of the UNet at every Nth step, and reuse them at those between; not with "
+        "several processes (default: 1, every step)",
+    )
+    add(
+        "--clamp-windows",
+        action="store_const",
+        const=True,
+        help="end the windows where the clip does: no frames are computed behind it, which saves half of a 3 s clip",
+    )
     add(
         "--reference-scale",
         type=float,

@@ -20,6 +20,8 @@ from ..model.audio import SAMPLES_PER_FRAME
 from ..pipeline import DiceTalkPipeline
 from ..sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
 from ..sampling.loop import sample
+from ..sampling.schedules import make_scheduler, sigmas_of
+from ..sampling.speed import Savings
 from ..sampling.windows import WINDOW
 from .reader import DrawnReader, of_clip
 
@@ -31,6 +33,7 @@ class Sampling:
     Attributes:
         window, overlap: frames of a window, and how many of them the next one shares.
         guidance_interval: lowest and highest sigma that are guided, or None.
+        sampler, schedule, guidance_reuse, deep_cache, clamp_windows: as `DiceTalkPipeline` takes them.
     """
 
     steps: int = 25
@@ -39,6 +42,11 @@ class Sampling:
     guidance_interval: tuple[float, float] | None = None
     window: int = WINDOW
     overlap: int = 0
+    sampler: str | None = None
+    schedule: str | None = None
+    guidance_reuse: int = 1
+    deep_cache: int = 1
+    clamp_windows: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,13 +169,15 @@ class Studio:
             self.pipeline.unet,
             conditions,
             noise[: conditions.num_frames + sampling.window],
-            self.pipeline.scheduler,
+            self.pipeline.scheduler if sampling.sampler is None else make_scheduler(sampling.sampler),
             sampling.steps,
             sampling.reference_scale,
             sampling.emotion_scale,
             window=sampling.window,
             overlap=sampling.overlap,
             guidance_interval=sampling.guidance_interval,
+            savings=Savings(sampling.guidance_reuse, sampling.deep_cache, sampling.clamp_windows),
+            sigmas=None if sampling.schedule is None else sigmas_of(sampling.schedule, sampling.steps),
         )
 
     def draw(self, asked: Asked) -> Result:

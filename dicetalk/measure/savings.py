@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..sampling.speed import PUBLISHED, SPEEDS
 from .drawn_clips import Sampling, Studio
 from .goals import Row, confusion, crowd_of, make_all, plain_clips
 
@@ -32,12 +33,23 @@ class Saving:
     weights: torch.dtype | None = None
 
 
+def _sampling_of(speed):
+    """What a speed changes in the Sampling; both of them guide everywhere."""
+    names = ("steps", "sampler", "schedule", "guidance_reuse", "deep_cache", "clamp_windows")
+    return {name: SPEEDS[speed][name] for name in names}
+
+
 SAVINGS = (
     *(Saving(f"{steps} steps", {"steps": steps}) for steps in (12, 8, 5)),
     *(
         Saving(f"guidance from sigma {high:g} to {low:g}", {"guidance_interval": (low, high)})
         for high, low in ((100.0, 0.5), (20.0, 0.5), (5.0, 0.3))
     ),
+    *(Saving(f"speed {name}", _sampling_of(name)) for name in SPEEDS if name != PUBLISHED),
+    Saving("10 steps, align_your_steps, dpmpp_2m", {**_sampling_of("fast"), "guidance_reuse": 1}),
+    *(Saving(f"guidance_reuse {every}", {"guidance_reuse": every}) for every in (2, 3)),
+    *(Saving(f"deep_cache {every}", {"deep_cache": every}) for every in (2, 3)),
+    Saving("clamp_windows", {"clamp_windows": True}),
     Saving("windows of 12 frames", {"window": 12}),
     Saving("windows of 25 frames that share 6", {"overlap": 6}),
     Saving("bfloat16", dtype=torch.bfloat16),

@@ -71,7 +71,7 @@ class TrafficCounter(TorchDispatchMode):
         named = {name: value for name, value in (kwargs or {}).items() if name != "out"}
         read = [leaf for leaf in tree_leaves((args, named)) if isinstance(leaf, torch.Tensor)]
         moved = sum(map(_bytes, read)) + sum(map(_bytes, outputs))
-        kind = next((kind for part, kind in _KINDS if part in name), "other")
+        kind = kind_of(name)
         self.traffic.kernels += 1
         self.traffic.bytes += moved
         self._kinds[kind][0] += 1
@@ -86,6 +86,11 @@ class TrafficCounter(TorchDispatchMode):
             self.traffic.convolutions_3d += 1
         self.traffic.kinds = {kind: tuple(figures) for kind, figures in self._kinds.items()}
         return result
+
+
+def kind_of(name: str) -> str:
+    """The kind of an operation by its name, such as "aten::convolution"; "other" for those that have none here."""
+    return next((kind for part, kind in _KINDS if part in name), "other")
 
 
 def _is_view_of(output, inputs):

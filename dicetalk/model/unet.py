@@ -294,6 +294,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None,
         return_dict: bool = True,
         mid_features: bool = False,
+        deep: Tensor | None = None,
+        deep_out: Tensor | None = None,
     ) -> UNetSpatioTemporalConditionOutput | tuple[Tensor]:
         """Predict v for a window of frames. `F` is the number of frames, or 1 when all frames share the value.
 
@@ -310,6 +312,9 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             attention: the function that attends; torch's own when None.
             mid_features: return a tuple of two: the prediction, and the mid block's output (batch·frames, channels,
                 height, width of the last level), which the emotion classifier sees in training.
+            deep: what the levels below the first one gave at another call, as `deep_out` got it; they are not computed
+                then, and the first level alone is, on the way down and on the way up.
+            deep_out: gets that, (batch·frames, deep_channels, height, width); without gradients.
 
         Returns:
             (batch, frames, 4, height, width), in an output object or a tuple of one.
@@ -338,20 +343,25 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
 
         # The blocks' own loops, so that no caller keeps an input alive that its block has done with.
         skips = [x]
-        for block in self.down_blocks:
+        for block in self.down_blocks if deep is None else self.down_blocks[:1]:
             for resnet, transformer in _layers(block):
                 x = self._run(resnet, x, embedding, indicator)
                 x = self._run(transformer, x, contexts, indicator)[0] if transformer else x
                 skips.append(x)
-            for downsampler in block.downsamplers or ():
+            for downsampler in () if deep is not None else block.downsamplers or ():
                 x = downsampler(x)
                 skips.append(x)
-        x = self._run(self.mid_block.resnets[0], x, embedding, indicator)
-        for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:]):
-            x = self._run(transformer, x, contexts, indicator)[0]
-            x = self._run(resnet, x, embedding, indicator)
+        if deep is None:
+            x = self._run(self.mid_block.resnets[0], x, embedding, indicator)
+            for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:]):
+                x = self._run(transformer, x, contexts, indicator)[0]
+                x = self._run(resnet, x, embedding, indicator)
         middle = x if mid_features else None
-        for block in self.up_blocks:
+        for block in self.up_blocks if deep is None else self.up_blocks[-1:]:
+            if block is self.up_blocks[-1] and deep is not None:
+                x = deep
+            elif block is self.up_blocks[-1] and deep_out is not None:
+                deep_out.copy_(x)
             for resnet, transformer in _layers(block):
                 x = torch.cat([x, skips.pop()], dim=1)
                 x = self._run(resnet, x, embedding, indicator)
@@ -362,6 +372,11 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         if mid_features:
             return x, middle
         return UNetSpatioTemporalConditionOutput(sample=x) if return_dict else (x,)
+
+    @property
+    def deep_channels(self) -> int:
+        """Channels of `deep`: those that the last level up gets from below, at the size of the latents."""
+        return self.config.block_out_channels[:2][-1]
 
     def _run(self, layer, *inputs):
         """A layer's output; the layer runs again in the backward pass where gradient checkpointing is enabled."""

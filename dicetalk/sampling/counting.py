@@ -125,7 +125,8 @@ _UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _atten
 
 
 @contextmanager
-def _default_dtype(dtype):
+def default_dtype(dtype):
+    """Tensors that name no type get this one."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -136,15 +137,22 @@ def _default_dtype(dtype):
 
 def build_network(kind, workload, device):
     network = UNetSpatioTemporalConditionModel if kind == STOCK else DiceTalkUNet
-    with _default_dtype(workload.dtype), torch.device(device):
+    with default_dtype(workload.dtype), torch.device(device):
         return network(**workload.config).eval().requires_grad_(False)
 
 
-def count(kind: str, workload: Workload) -> Counts:
-    """Count one window step without computing it: tensors have shapes here, but no memory."""
+def count(kind: str, workload: Workload, deep: bool = False) -> Counts:
+    """Count one window step without computing it: tensors have shapes here, but no memory.
+
+    Args:
+        deep: with the inner levels of our network taken from another step.
+    """
     with FakeTensorMode(), torch.no_grad():
         unet = build_network(kind, workload, "cpu")
         inputs = workload.inputs(kind, "cpu")
+        if deep:
+            batch, frames, _, height, width = inputs["sample"].shape
+            inputs["deep"] = torch.empty(batch * frames, unet.deep_channels, height, width, dtype=workload.dtype)
         with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as flops, ActivationTracker() as memory:
             unet(**inputs, return_dict=False)
         weight_bytes = sum(parameter.nbytes for parameter in unet.parameters())

@@ -73,6 +73,7 @@ def predicted_by_all(
     latents: Tensor,
     predict: Callable[[list[int], Sequence[str]], dict[str, Tensor]],
     guided: Callable[[dict[str, Tensor]], Tensor],
+    several: int = 1,
 ) -> Tensor:
     """The guided prediction for a clip, where each process predicts some windows, or branches of a window.
 
@@ -87,13 +88,15 @@ def predicted_by_all(
         latents: (N + window, 4, h, w) of the clip.
         predict: gives each of some branches' prediction (frames, 4, h, w) for a window.
         guided: makes the guided prediction of all branches'.
+        several: how many predictions it makes, one after the other on channels.
     """
     rank, processes = process()
+    like = latents.repeat(1, several, 1, 1) if several > 1 else latents
     if processes == 1:
-        return joined(windows, latents, lambda frames: [guided(predict(frames, branches))])[0]
+        return joined(windows, like, lambda frames: [guided(predict(frames, branches))])[0]
     shares = shared_out(len(windows), branches, processes)
     split = sorted({part.window for share in shares for part in share if len(part.branches) < len(branches)})
-    total = torch.zeros_like(latents)
+    total = torch.zeros_like(like)
     count = latents.new_zeros(len(latents), 1, 1, 1)
     apart = latents.new_zeros(len(split), len(branches), *latents[windows[0]].shape)
 

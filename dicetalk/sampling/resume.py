@@ -1,7 +1,7 @@
 """Resuming an interrupted run: its state is kept in a file beside the output until the output is written.
 
-The file is a safetensors file with the latents, and in its metadata how many steps they have behind them and all that
-they depend on. Reading it executes nothing.
+The file is a safetensors file with the latents, and what else the next steps take up from those before; in its metadata
+are how many steps they have behind them and all that they depend on. Reading it executes nothing.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from ..files import require_space, write_errors, written_beside
 FORMAT, VERSION = "dicetalk-run", "1"
 SUFFIX = ".resume"
 SECONDS = 10
+CARRIED = ("guidance", "solver")  # tensors of the latents' shape beside them, where the next steps need them
 _DIGEST = "sha256:"
 
 
@@ -50,15 +51,16 @@ class Run:
         steps: of the sampler.
         shape: of the latents.
         seconds: the state is written at most this often (10 when None), and after the last step.
+        tensors: how many of that shape a state has at most.
     """
 
-    def __init__(self, output, settings, computing, steps, shape, seconds=None):
+    def __init__(self, output, settings, computing, steps, shape, seconds=None, tensors=1):
         self.path = state_path(output)
         self.settings, self.computing = dict(settings), dict(computing)
-        self.steps, self.shape = steps, tuple(shape)
+        self.steps, self.shape, self._tensors = steps, tuple(shape), tensors
         self.seconds = SECONDS if seconds is None else seconds
         self.done = self.kept = 0
-        self._latents = None
+        self._kept = {}
         self._written = time.monotonic()
         self._warned = False
 
@@ -76,22 +78,25 @@ class Run:
         """Resume from the file that an interrupted run left.
 
         Returns:
-            The number of steps done, and the latents after them, float32 on the CPU; None when there is no file.
+            The number of steps done, the latents after them, float32 on the CPU, and {name: tensor of their shape} of
+            what else the next steps take up; None when there is no file.
 
         Raises:
             InputError: the file is damaged, or of a run with other settings; the message names which.
         """
         if not self.path.exists():
             return None
-        metadata, latents = self._read()
+        metadata, kept = self._read()
         record = json.loads(metadata["record"])
         self._check_settings(record)
-        whole = metadata["latents"] == digest(latents.numpy()) and tuple(latents.shape) == self.shape
-        if not whole or not latents.isfinite().all():
+        whole = metadata["latents"] == digest(*(tensor.numpy() for tensor in kept.values()))
+        shaped = all(tuple(tensor.shape) == self.shape for tensor in kept.values())
+        if not (whole and shaped and all(tensor.isfinite().all() for tensor in kept.values())):
             raise self._damaged("its contents have changed")
         self.done = self.kept = record["done"]
-        self._latents = latents
-        return self.done, latents
+        self._kept = kept
+        carried = dict(kept)
+        return self.done, carried.pop("latents"), carried
 
     def left_behind(self) -> int | None:
         """The steps that an interrupted run with the same output had done; None without one, 0 if it is damaged."""
@@ -111,11 +116,15 @@ class Run:
 
     def require_space(self) -> None:
         """InputError unless the state, and the next one beside it, will find room on the disk."""
-        require_space(self.path.parent, 2 * 4 * math.prod(self.shape))
+        require_space(self.path.parent, 2 * 4 * self._tensors * math.prod(self.shape))
 
-    def step(self, done, latents) -> None:
-        """Note that `done` steps are done; the state is written when it is time. A failure is reported once."""
-        self.done, self._latents = done, latents
+    def step(self, done, latents, carried={}) -> None:
+        """Note that `done` steps are done; the state is written when it is time. A failure is reported once.
+
+        Args:
+            carried: {name out of `CARRIED`: tensor} of what else the next steps take up.
+        """
+        self.done, self._kept = done, {"latents": latents, **carried}
         if not self.finished and time.monotonic() - self._written < self.seconds:
             return
         try:
@@ -148,16 +157,22 @@ class Run:
         self.aside.unlink(missing_ok=True)
 
     def _write(self):
-        latents = self._latents.detach().float().cpu().contiguous()
+        ordered = [name for name in ("latents", *CARRIED) if name in self._kept]
+        arrays = {name: self._kept[name].detach().float().cpu().contiguous().numpy() for name in ordered}
+        offsets = [0]
+        for array in arrays.values():
+            offsets.append(offsets[-1] + array.nbytes)
         record = {"done": self.done, "steps": self.steps, "settings": self.settings, "computing": self.computing}
         header = {
             "__metadata__": {
                 "format": FORMAT,
                 "version": VERSION,
                 "record": json.dumps(record),
-                "latents": digest(latents.numpy()),
+                "latents": digest(*arrays.values()),
             },
-            "latents": {"dtype": "F32", "shape": list(latents.shape), "data_offsets": [0, latents.nbytes]},
+        } | {
+            name: {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets[place : place + 2]}
+            for place, (name, array) in enumerate(arrays.items())
         }
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
@@ -167,25 +182,28 @@ class Run:
             # Not by the safetensors library, which leaves a temporary file of its own behind when it is killed.
             with written_beside(self.path) as part, open(part, "wb") as file:
                 file.write(len(text).to_bytes(8, "little") + text)
-                file.write(memoryview(latents.numpy()).cast("B"))
+                for array in arrays.values():
+                    file.write(memoryview(array).cast("B"))
 
     def _read(self):
-        """Metadata and latents of a file that has the form of a state."""
+        """Metadata and tensors, the latents first, of a file that has the form of a state."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or set(file.keys()) != {"latents"}:
+                names = set(file.keys())
+                if metadata.get("format") != FORMAT or not {"latents"} <= names <= {"latents", *CARRIED}:
                     raise self._damaged("it is something else")
                 if metadata.get("version") != VERSION:
                     raise self._damaged("another version of dicetalk wrote it")
-                kind = file.get_slice("latents").get_dtype()
-                latents = file.get_tensor("latents").clone()  # Windows replaces no file that is mapped
+                ordered = [name for name in ("latents", *CARRIED) if name in names]
+                kinds = {file.get_slice(name).get_dtype() for name in ordered}
+                kept = {name: file.get_tensor(name).clone() for name in ordered}  # Windows replaces no mapped file
             record = json.loads(metadata.get("record", ""))
             done, steps = record["done"], record["steps"]
             plain = type(done) is type(steps) is int and 1 <= done <= steps
-            if not plain or kind != "F32" or not isinstance(record["settings"], dict):
+            if not plain or kinds != {"F32"} or not isinstance(record["settings"], dict):
                 raise ValueError("its metadata is wrong")
             if not isinstance(record["computing"], dict) or "latents" not in metadata:
                 raise ValueError("its metadata is wrong")
@@ -193,7 +211,7 @@ class Run:
             if isinstance(error, InputError):
                 raise
             raise self._damaged(" ".join(str(error).split())[:120]) from error
-        return metadata, latents
+        return metadata, kept
 
     def _damaged(self, reason):
         return InputError(

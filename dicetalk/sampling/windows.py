@@ -61,6 +61,45 @@ def plan_with_smaller(
     return [windows(num_frames + window, step, size, overlap, shift) for step in range(steps)]
 
 
+def clamped_windows(
+    num_frames: int, step: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT
+) -> list[list[int]]:
+    """The windows of one step without an extra window behind the clip: cut off at its ends, and never around them.
+
+    Each frame is computed once where the published plan, with `num_frames + window` of them, computes some in vain; so
+    that this changes the result, a short clip's most. A window that is cut to less than a third shares its frames
+    evenly with its neighbour, because few frames say little about motion. A clip of at most one window is one.
+
+    Args:
+        num_frames: frames of the clip, all of them kept.
+        step, window, overlap, shift: as in `windows`.
+
+    Returns:
+        Windows of at most `window` frames, in order.
+    """
+    if num_frames <= window:
+        return [list(range(num_frames))]
+    offset = step * shift % window
+    starts = range(-offset, num_frames, window - overlap)
+    ends = [(max(start, 0), min(start + window, num_frames)) for start in starts if start + window > 0]
+    ends = [pair for i, pair in enumerate(ends) if i == 0 or pair[1] > ends[i - 1][1]]
+    ends = [pair for i, pair in enumerate(ends) if i + 1 == len(ends) or pair[0] < ends[i + 1][0]]
+    for first in (0, len(ends) - 2):
+        (start, end), (next_start, next_end) = ends[first : first + 2]
+        if 3 * min(end - start, next_end - next_start) < window:
+            shared = end - next_start
+            middle = (start + next_end + shared) // 2
+            ends[first : first + 2] = (start, middle), (middle - shared, next_end)
+    return [list(range(start, end)) for start, end in ends]
+
+
+def clamped_plan(
+    num_frames: int, steps: int, window: int = WINDOW, overlap: int = 0, shift: int = SHIFT
+) -> list[list[list[int]]]:
+    """For each step, its windows as in `clamped_windows`."""
+    return [clamped_windows(num_frames, step, window, overlap, shift) for step in range(steps)]
+
+
 def joined(
     windows: Sequence[list[int]], latents: Tensor, predict: Callable[[list[int]], Sequence[Tensor]]
 ) -> list[Tensor]:

@@ -17,10 +17,12 @@ from ...dicetalk.sampling.conditions import Conditions
 from ...dicetalk.sampling.economy import Economy, too_large
 from ...dicetalk.sampling.finite import require_finite_latents
 from ...dicetalk.sampling.guidance import BRANCHES, CONDITIONAL, UNCONDITIONAL, guide, needed_branches, scales_at
+from ...dicetalk.sampling.reuse import DeepCache, GuidanceReuse
 from ...dicetalk.sampling.shares import shared_out
-from ...dicetalk.sampling.windows import WINDOW, joined, plan_with_smaller, window_plan
+from ...dicetalk.sampling.speed import NOTHING
+from ...dicetalk.sampling.windows import WINDOW, clamped_plan, joined, plan_with_smaller, window_plan
 from ..progress import TimeLeft, say
-from .model import DiceTalkModel, Shared
+from .model import DEEP_CACHE, DiceTalkModel, Shared
 
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
 # One model call a step, at the step's own sigma; frames meet only inside the model. Then no window goes to waste.
@@ -28,6 +30,7 @@ _SINGLE_EVALUATION = {"sample_euler", "sample_euler_ancestral", "sample_dpmpp_2m
 # Tensors of the clip's latents on the device at a time: x, its derivative, what is summed up … A test counts them where
 # there is a GPU; at the published size a clip of 10 minutes took 8.1 of them there.
 _CLIP_COPIES = 8
+_REUSE_COPIES = 3  # further ones when guidance is reused: what was kept, what it is taken from, and its difference
 _TWO_WAY_ONLY = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_calc_cond_batch_function")
 
 
@@ -68,6 +71,8 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             `dicetalk.sampling.guidance.scales_at`.
         smaller_windows: whether windows may become shorter when memory runs out; see
             `dicetalk.sampling.economy.Economy`.
+        savings: what the steps leave out. Where functions after guidance need every branch's prediction, guidance is
+            computed at every step all the same; with EasyCache on the MODEL, so are the inner levels.
 
     Raises:
         InputError: the MODEL is another kind of model.
@@ -83,6 +88,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         shift=7,
         guidance_interval=None,
         smaller_windows=False,
+        savings=NOTHING,
     ):
         if not isinstance(model_patcher.model, DiceTalkModel):
             kind = type(model_patcher.model).__name__
@@ -92,14 +98,18 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self.reference_scale, self.emotion_scale = reference_scale, emotion_scale
         self.overlap, self.shift = overlap, shift
         self.guidance_interval = guidance_interval
-        self.smaller_windows = smaller_windows
+        self.smaller_windows, self.savings = smaller_windows, savings
         self.cfg = emotion_scale
         self.uuid = uuid.uuid4()
         self.model_options: dict = comfy.model_patcher.create_model_options_clone(self.model_options)
         comfy.patcher_extension.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING,
             "dicetalk_window",
-            _prepare_for(WINDOW * len(needed_branches(reference_scale, emotion_scale))),
+            _prepare_for(
+                WINDOW * len(needed_branches(reference_scale, emotion_scale)),
+                savings.extra_frames(WINDOW),
+                self._copies,
+            ),
             self.model_options,
             is_model_options=True,
         )
@@ -122,11 +132,14 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         """
         frames = self.conditions.num_frames
         self._check_latent(latent_image, frames)
-        portrait = self.conditions.image_latent[-1:].to(latent_image).expand(WINDOW, -1, -1, -1)
+        extra = self.savings.extra_frames(WINDOW)
+        portrait = self.conditions.image_latent[-1:].to(latent_image).expand(extra, -1, -1, -1)
         if denoise_mask is not None and len(denoise_mask) == frames:
-            denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(WINDOW, 0)])
+            denoise_mask = torch.cat([denoise_mask, torch.ones_like(denoise_mask[:1]).repeat_interleave(extra, 0)])
         self._check_model_options()
         self._time_left = TimeLeft()
+        self._reuse = GuidanceReuse(self.savings.guidance_reuse)
+        self._deep_cache = self._new_deep_cache(frames + extra)
         self._plans = {WINDOW: self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)}
         self._economy = Economy(
             WINDOW,
@@ -139,7 +152,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             return callback(step, x0[:frames], x[:frames], total_steps)
 
         samples = super().sample(
-            _with_extra_noise(noise, frames, seed),
+            _with_extra_noise(noise, frames, seed)[: frames + extra],
             torch.cat([latent_image, portrait]),
             sampler,
             sigmas,
@@ -180,19 +193,37 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         options = comfy.model_patcher.create_model_options_clone(model_options)
         options["transformer_options"].get("wrappers", {}).pop(_CALC_COND_BATCH, None)
         options.pop("context_handler", None)  # the windows are the method's own
+        if self._deep_cache is not None:
+            options["transformer_options"][DEEP_CACHE] = self._deep_cache, self._step
         two_way = bool(model_options.get("sampler_post_cfg_function"))
         scales = scales_at(float(timestep[0]), self.reference_scale, self.emotion_scale, self.guidance_interval)
         branches = BRANCHES if two_way else needed_branches(*scales)
 
         judge = [self._row_uuid(branches[-1], 0)]
-        return self._economy.attempt(
-            self._too_large, self._predict_windows, model, x, timestep, options, branches, scales, two_way, judge
+        computed = branches if two_way else self._reuse.branches(self._step, branches)
+        keeps = not two_way and self._reuse.keeps(computed)
+        given = model, x, timestep, options, computed, scales, two_way, judge
+        predictions = self._economy.attempt(
+            self._too_large, self._predict_windows, *given, len(computed) < len(branches), keeps
         )
+        # What guidance adds is kept in v, whose size depends less on sigma than that of clean latents does.
+        sigma = float(timestep[0])
+        from_v = sigma / math.sqrt(sigma**2 + 1)
+        if keeps:
+            self._reuse.added = (predictions[0] - predictions.pop()) / from_v
+        elif len(computed) < len(branches):
+            predictions[0] += self._reuse.added * from_v
+        return predictions
 
-    def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge):
+    def _predict_windows(self, model, x, timestep, options, branches, scales, two_way, judge, alone, keeps):
+        """The clip's predictions: guided, or if `alone` the last branch's; and, if it is to be kept, that one."""
         windows, done = self._windows, 0
 
         def guided(parts):
+            if alone:
+                return [parts[branches[-1]]]
+            if keeps:
+                return [guide(parts, *scales), parts[branches[-1]]]
             return [guide(parts, *scales), *((parts[CONDITIONAL], parts[UNCONDITIONAL]) if two_way else ())]
 
         def predicted(frames):
@@ -285,7 +316,10 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         size = self._economy.window
         if size not in self._plans:
             frames, steps = self.conditions.num_frames, len(self._plans[WINDOW])
-            self._plans[size] = plan_with_smaller(frames, steps, size, overlap=self.overlap, shift=self.shift)
+            if self.savings.clamp_windows:
+                self._plans[size] = clamped_plan(frames, steps, size, min(self.overlap, size // 2), self.shift)
+            else:
+                self._plans[size] = plan_with_smaller(frames, steps, size, overlap=self.overlap, shift=self.shift)
         return self._plans[size][self._step]
 
     def _too_large(self):
@@ -330,7 +364,22 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         rows = tuple(self._row_uuid(branch, frame) for frame in frames)
         return [{"model_conds": conds | self._shared_on(device), "uuid": rows}]
 
+    def _new_deep_cache(self, frames):
+        if self.savings.deep_cache == 1:
+            return None
+        if "easycache" in self.model_options.get("transformer_options", {}):
+            logging.warning("deep_cache has no effect with EasyCache on the MODEL, which leaves out whole steps.")
+            return None
+        return DeepCache(self.savings.deep_cache, frames, comfy.model_management.get_free_memory)
+
+    @property
+    def _copies(self):
+        """Tensors of the clip's latents on the device at a time."""
+        return _CLIP_COPIES + _REUSE_COPIES * (self.savings.guidance_reuse > 1)
+
     def _window_plan(self, frames, steps, sampler):
+        if self.savings.clamp_windows:
+            return clamped_plan(frames, steps, overlap=self.overlap, shift=self.shift)
         name = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
         if name in _SINGLE_EVALUATION and not self.smaller_windows:
             return window_plan(frames, steps, overlap=self.overlap, shift=self.shift)
@@ -386,8 +435,8 @@ def _let_easycache_judge_by(row, model_options):
         cache.first_cond_uuid, cache.initial_step = row, False
 
 
-def _prepare_for(rows):
-    """Plan memory for `rows` latents at once, and for the clip's own.
+def _prepare_for(rows, extra, copies):
+    """Plan memory for `rows` latents at once, and for `copies` of the clip's own, `extra` frames among them.
 
     ComfyUI makes room for twice what it reads here, and loads no more weights than leave room for once that, since it
     can halve what is computed at once. One branch of a window and the clip's own latents cannot be halved.
@@ -397,7 +446,7 @@ def _prepare_for(rows):
         one = model.model.memory_required([1, *noise_shape[1:]])
         kept = rows // WINDOW if "easycache" in model.model_options.get("transformer_options", {}) else 0
         kept += bool(model.get_additional_models_with_key("multigpu"))  # what the devices made, until it is joined
-        clip = (_CLIP_COPIES + kept) * 4 * math.prod([noise_shape[0] + WINDOW, *noise_shape[1:]])
+        clip = (copies + kept) * 4 * math.prod([noise_shape[0] + extra, *noise_shape[1:]])
         told = math.ceil(max((rows + clip / one) / 2, WINDOW + clip / one))
         return executor(model, [told, *noise_shape[1:]], conds, *args, **kwargs)
 

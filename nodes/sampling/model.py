@@ -19,8 +19,11 @@ from diffusers.models.resnet import AlphaBlender
 from ...dicetalk.checkpoints.loading import fitted_part, read_state_dict
 from ...dicetalk.errors import InputError
 from ...dicetalk.model.unet import DiceTalkUNet, unet_config_from_state_dict
+from ...dicetalk.sampling.reuse import deep_buffers
 from .operations import use_operations
 
+# In transformer_options: a `dicetalk.sampling.reuse.DeepCache` and the step; or the UNet's `deep` and `deep_out`.
+DEEP_CACHE, _DEEP = "dicetalk_deep_cache", "dicetalk_deep"
 # How ComfyUI's Save Model names things.
 _SAVED_PREFIX = "model.diffusion_model."
 _SAVED_SETTINGS = {"edm_vpred.sigma_max": "sigma_max", "edm_vpred.sigma_min": "sigma_min"}
@@ -104,6 +107,7 @@ class NativeUNet(DiceTalkUNet):
             emotion_scale=emotion_scale,
             attention=attention,
             return_dict=False,
+            **transformer_options.get(_DEEP, {}),
         )
         return predicted.flatten(0, 1)
 
@@ -117,9 +121,23 @@ class DiceTalkModel(comfy.model_base.BaseModel):
         )
 
     def apply_model(self, x, t, transformer_options={}, **kwargs):
-        """As `BaseModel.apply_model`; the guider names every row of a branch, and wrappers see one name per row."""
+        """As `BaseModel.apply_model`; the guider names every row of a branch, and wrappers see one name per row.
+
+        What the UNet takes from the cache of inner levels, and gives to it, are tensors, so that it compiles.
+        """
         rows = [row for branch in transformer_options.get("uuids", ()) for row in branch]
-        return super().apply_model(x, t, transformer_options=transformer_options | {"uuids": rows}, **kwargs)
+        options = transformer_options | {"uuids": rows}
+        if DEEP_CACHE not in options:
+            return super().apply_model(x, t, transformer_options=options, **kwargs)
+        cache, step = options.pop(DEEP_CACHE)
+        frames = [(branch, frame) for _, branch, frame in rows]
+        options[_DEEP] = deep = deep_buffers(
+            self.diffusion_model, cache, step, frames, x[0], self.get_dtype_inference()
+        )
+        result = super().apply_model(x, t, transformer_options=options, **kwargs)
+        if "deep_out" in deep:
+            cache.put(frames, deep["deep_out"])
+        return result
 
     def extra_conds(self, **kwargs):
         raise InputError(

@@ -13,13 +13,15 @@ from ...dicetalk.errors import InputError
 from ...dicetalk.memory import require_memory
 from ...dicetalk.model.settings import EXPRESSION_BUCKET, MOTION_BUCKET
 from ...dicetalk.sampling.conditions import STRONGEST, Conditions
-from ...dicetalk.sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
+from ...dicetalk.sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
+from ...dicetalk.sampling.speed import ALIGN_YOUR_STEPS, MOST_SKIPPED, PUBLISHED, SPEEDS, Savings
 from ..checks import require_finite
 from ..types import Audio, DiceTalk, Emotion, Portrait
 
 # Tensors of a clip's latents that sampling holds in main memory at one time, on the CPU and with a GPU; most of them
 # are ComfyUI's own. A test counts them, the latter where there is a GPU.
 COPIES, COPIES_BESIDE_GPU = 11, 5
+REUSE_COPIES = 3  # further ones when guidance is reused
 
 
 def _inputs():
@@ -137,6 +139,35 @@ def _window_inputs():
             tooltip="How much the emotion adds inside the model, apart from guidance: the expression is stronger or "
             "weaker while the speech stays. 1 as published.",
         ),
+        io.Int.Input(
+            "guidance_reuse",
+            default=1,
+            min=1,
+            max=MOST_SKIPPED,
+            optional=True,
+            advanced=True,
+            tooltip="Compute guidance at every so many steps, and add the same again at those between, which compute "
+            "one branch instead of three. The first two steps are always whole. 1 computes it at every step, as "
+            "published.",
+        ),
+        io.Int.Input(
+            "deep_cache",
+            default=1,
+            min=1,
+            max=MOST_SKIPPED,
+            optional=True,
+            advanced=True,
+            tooltip="Compute the inner levels of the UNet at every so many steps, and reuse them at those between "
+            "(DeepCache). Needs 5 MB a frame and branch at 512 pixels. 1 computes them at every step, as published.",
+        ),
+        io.Boolean.Input(
+            "clamp_windows",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="End the windows where the clip does, so that no frames are computed behind it: half of the work "
+            "for a clip of 3 seconds, a sixth for 10. Off as published.",
+        ),
     ]
 
 
@@ -157,6 +188,9 @@ def make_guider(
     smaller_windows=False,
     speech_strength=1.0,
     emotion_strength=1.0,
+    guidance_reuse=1,
+    deep_cache=1,
+    clamp_windows=False,
 ):
     """The guider, and the LATENT to start from: the portrait's, once per frame, (frames, 4, h, w)."""
     from .guider import DiceTalkGuider as Guider  # diffusers is slow to import: only when first used
@@ -171,7 +205,8 @@ def make_guider(
     )
     _require_width(model, portrait.clip_embeds)
     frames = len(audio_features.tokens)
-    _require_memory(model, frames, portrait.latent, audio_features.tokens[:1], emotion)
+    savings = Savings(guidance_reuse, deep_cache, clamp_windows)
+    _require_memory(model, frames, portrait.latent, audio_features.tokens[:1], emotion, savings)
     told, untold = dicetalk.emotion_tokens(emotion, frames)
     conditions = Conditions(
         image_latent=portrait.latent,
@@ -190,7 +225,8 @@ def make_guider(
     if guidance_to > guidance_from:
         raise InputError(f"guidance_to is {guidance_to:g}, above guidance_from, {guidance_from:g}: sigmas fall.")
     interval = (guidance_to, guidance_from)
-    guider = Guider(model, conditions, reference_scale, emotion_scale, overlap, shift, interval, smaller_windows)
+    scales = reference_scale, emotion_scale
+    guider = Guider(model, conditions, *scales, overlap, shift, interval, smaller_windows, savings)
     return guider, {"samples": portrait.latent.repeat(frames, 1, 1, 1)}
 
 
@@ -205,7 +241,7 @@ def _require_width(model, embeds):
         )
 
 
-def _require_memory(model, frames, latent, tokens, emotion):
+def _require_memory(model, frames, latent, tokens, emotion, savings):
     """InputError unless there is memory for the clip's latents, and a timeline's tokens; a GPU's are not counted.
 
     Args:
@@ -213,6 +249,10 @@ def _require_memory(model, frames, latent, tokens, emotion):
     """
     computing = comfy.model_management.is_device_cpu(model.load_device)
     each = (COPIES if computing else COPIES_BESIDE_GPU) * latent.numel() * 4
+    if computing:
+        each += REUSE_COPIES * (savings.guidance_reuse > 1) * latent.numel() * 4
+        if savings.deep_cache > 1:
+            each += len(BRANCHES) * model.model.diffusion_model.deep_channels * latent[0, 0].numel() * 4
     if isinstance(emotion, EmotionTimeline):
         each += tokens.numel() * 4
     require_memory(
@@ -224,6 +264,15 @@ def _require_memory(model, frames, latent, tokens, emotion):
             f"set length of DICE-Talk Audio Features to {seconds} s at most, or short_side of DICE-Talk Portrait lower"
         ),
     )
+
+
+def _sigmas(model, steps, sampler_name, scheduler):
+    if scheduler == ALIGN_YOUR_STEPS:
+        from ...dicetalk.sampling.schedules import sigmas_of  # diffusers is slow to import: only when first used
+
+        return torch.tensor(sigmas_of(scheduler, steps))
+    # KSampler's, which leaves out the last but one for the samplers that end better without it.
+    return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler).sigmas
 
 
 class DiceTalkGuider(io.ComfyNode):
@@ -280,11 +329,21 @@ class DiceTalkSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
+                    options=[*comfy.samplers.SCHEDULER_NAMES, ALIGN_YOUR_STEPS],
                     default="karras",
-                    tooltip="How the noise levels are spaced; karras as published.",
+                    tooltip="How the noise levels are spaced; karras as published. align_your_steps is for about 10 "
+                    "steps with dpmpp_2m.",
                 ),
                 *_window_inputs(),
+                io.Combo.Input(
+                    "speed",
+                    options=list(SPEEDS),
+                    default=PUBLISHED,
+                    optional=True,
+                    tooltip="published: as the other inputs say. fast and draft compute a third and a fifth of the "
+                    "pictures, which changes the result: they set steps, sampler_name, scheduler, guidance_from, "
+                    "guidance_to, guidance_reuse, deep_cache and clamp_windows, whatever those say.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -294,12 +353,15 @@ class DiceTalkSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, seed, steps, sampler_name, scheduler, **inputs) -> io.NodeOutput:
+    def execute(cls, seed, steps, sampler_name, scheduler, speed=PUBLISHED, **inputs) -> io.NodeOutput:
+        if speed != PUBLISHED:
+            chosen = dict(SPEEDS[speed])
+            steps, sampler_name, scheduler = (chosen.pop(name) for name in ("steps", "sampler", "schedule"))
+            inputs |= chosen
         guider, latent = make_guider(**inputs)
         model = inputs["model"]
         sampler = comfy.samplers.sampler_object(sampler_name)
-        # KSampler's, which leaves out the last but one for the samplers that end better without it.
-        sigmas = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler).sigmas
+        sigmas = _sigmas(model, steps, sampler_name, scheduler)
         start = latent["samples"]
         samples = guider.sample(
             comfy.sample.prepare_noise(start, seed),

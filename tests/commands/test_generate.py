@@ -180,6 +180,41 @@ def test_the_same_seed_gives_the_same_video(generate, tmp_path):
     assert not np.array_equal(videos["a.mp4"], videos["c.mp4"])
 
 
+def test_a_speed_is_kept_in_the_video(generate, tmp_path):
+    """Steps are given, so that they are those; the rest is the speed's."""
+    code, _, err = generate(speed="draft", length=0.16, deep_cache=2, steps=3)
+    assert code == 0, err
+    kept = json.loads(read_metadata(tmp_path / "out.mp4")["dicetalk"])
+    expected = {"sampler": "dpmpp_2m", "schedule": "align_your_steps", "guidance_reuse": 3, "clamp_windows": True}
+    assert (expected | {"deep_cache": 2, "steps": 3, "speed": None}).items() <= kept.items()
+
+
+def test_a_speed_that_is_interrupted_gives_the_same_video(generate, tmp_path, monkeypatch):
+    """Interrupted after two steps, where the third one takes up what guidance added and what the sampler remembers."""
+    from dicetalk.sampling import loop, resume
+
+    monkeypatch.setattr(resume, "SECONDS", 0)
+    assert generate(speed="fast", steps=4, length=0.16, output=tmp_path / "whole.mp4")[0] == 0
+    denoise, steps = loop.denoise_window, []
+
+    def interrupted(*args, **options):
+        steps.append(args[7])
+        if args[7] == 2:
+            raise KeyboardInterrupt
+        return denoise(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "denoise_window", interrupted)
+        assert generate(speed="fast", steps=4, length=0.16)[0] == 130 and steps[-1] == 2
+    code, out, err = generate(speed="fast", steps=4, length=0.16, resume=True)
+    assert code == 0 and "Resuming after step 2 of 4" in out, err
+    videos = []
+    for name in ("whole.mp4", "out.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            videos.append(np.stack([frame.to_ndarray() for frame in container.decode(video=0)]))
+    assert np.array_equal(*videos)
+
+
 def test_a_video_tells_files_by_their_names_alone(generate, tmp_path, tiny_checkpoint):
     mood = tmp_path / "mine" / "my mood.safetensors"
     save_emotion(Emotion(load_priors(tiny_checkpoint / "emotions")["sad"].mean), mood)

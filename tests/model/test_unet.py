@@ -66,6 +66,23 @@ def test_configuration_is_read_off_the_tensors(settings):
     assert found == {name: unet.config[name] for name in found}
 
 
+def test_the_inner_levels_may_be_those_of_another_call(unet):
+    """With its own inner levels a call gives its own result, without computing them; with others' another."""
+    given = inputs()
+    kept = torch.empty(6, unet.deep_channels, 8, 8)
+    expected = run(unet, **given, deep_out=kept)
+    assert torch.equal(run(unet, **given), expected)
+    reached = []
+    inner = (*unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1])
+    hooks = [block.resnets[0].register_forward_hook(lambda *_: reached.append(1)) for block in inner]
+    assert torch.equal(run(unet, **given, deep=kept), expected) and not reached
+    run(unet, **given)
+    assert len(reached) == len(inner)
+    for hook in hooks:
+        hook.remove()
+    assert not torch.allclose(run(unet, **given, deep=kept + 1), expected, atol=1e-3)
+
+
 def test_a_batch_that_is_too_large_for_a_kernel_is_split(unet, monkeypatch):
     expected = unet(**inputs()).sample
     sizes = []

@@ -254,7 +254,7 @@ def test_a_step_that_is_not_finite_ends_the_run_and_is_not_kept(command, tmp_pat
         return (predicted * float("nan") if len(calls) > sum(WINDOWS[: step - 1]) else predicted,)
 
     monkeypatch.setattr(DiceTalkUNet, "forward", breaks)
-    monkeypatch.setattr(resume.Run, "step", lambda run, done, latents: kept.append(done))
+    monkeypatch.setattr(resume.Run, "step", lambda run, done, latents, carried: kept.append(done))
     assert main(command(tmp_path / "out.mp4")) == 2
     told = capsys.readouterr().err
     assert "error: Sampling gave values that are not finite numbers" in told and "--dtype" in told
@@ -511,15 +511,29 @@ def test_finished_latents_may_be_decoded_elsewhere(tmp_path):
     with pytest.raises(InputError, match="--device was cuda, now cpu"):
         resume.Run(tmp_path / "a.mp4", finished, {"--device": "cpu"}, 2, latents.shape).load()
     run.step(2, latents)
-    done, kept = resume.Run(tmp_path / "a.mp4", finished, {"--device": "cpu"}, 2, latents.shape).load()
-    assert done == 2 and torch.equal(kept, latents)
+    done, kept, carried = resume.Run(tmp_path / "a.mp4", finished, {"--device": "cpu"}, 2, latents.shape).load()
+    assert done == 2 and torch.equal(kept, latents) and carried == {}
+
+
+def test_what_the_next_steps_take_up_is_kept_too(tmp_path):
+    latents, solver, guidance = torch.randn(3, 26, 4, 8, 8)
+    run = resume.Run(tmp_path / "a.mp4", {}, {}, 3, latents.shape, tensors=3)
+    run.step(1, latents, {"solver": solver, "guidance": guidance})
+    again = resume.Run(tmp_path / "a.mp4", {}, {}, 3, latents.shape)
+    done, kept, carried = again.load()
+    assert done == 1 and torch.equal(kept, latents) and set(carried) == {"solver", "guidance"}
+    assert torch.equal(carried["solver"], solver) and torch.equal(carried["guidance"], guidance)
+    data = (tmp_path / "a.mp4.resume").read_bytes()
+    (tmp_path / "a.mp4.resume").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(InputError, match="contents have changed"):
+        again.load()
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells which files are mapped")
 def test_latents_that_were_read_hold_no_file(tmp_path):
     latents = torch.randn(26, 4, 8, 8)
     resume.Run(tmp_path / "a.mp4", {}, {}, 1, latents.shape).step(1, latents)
-    _, kept = resume.Run(tmp_path / "a.mp4", {}, {}, 1, latents.shape).load()
+    _, kept, _ = resume.Run(tmp_path / "a.mp4", {}, {}, 1, latents.shape).load()
     assert str(tmp_path / "a.mp4") not in Path("/proc/self/maps").read_text(), "Windows could not replace it"
     assert torch.equal(kept, latents)
 

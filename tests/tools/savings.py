@@ -1,10 +1,10 @@
 """What the chosen savings gain and what they cost: `python tests/tools/savings.py`, with ComfyUI in $COMFYUI_PATH.
 
-A small untrained model with seeded weights samples a 3 s clip in 25 Euler steps inside ComfyUI, plainly and with each
-saving. Printed are the pictures that went through the UNet, which sampling takes nearly all its time for, and how far
-the latents are from the plain ones: their mean distance, as a share of the latents' mean size. The share of pictures
-holds for any weights where it follows from sigmas alone (guidance in an interval); what the caches skip, and all
-distances, depend on the weights, so that trained ones will give others.
+A small untrained model with seeded weights samples a 3 s clip inside ComfyUI: in 25 Euler steps, and with each saving.
+Printed are the pictures that went through the UNet, which sampling takes nearly all its time for, and how far the
+latents are from the plain ones: their mean distance, as a share of the latents' mean size. The share of pictures holds
+for any weights where it follows from sigmas or steps alone (guidance in an interval or reused, windows, speeds); what
+EasyCache and LazyCache skip, and all distances, depend on the weights, so that trained ones will give others.
 
 `--checkpoint DIR`, of a checkpoint that was trained on drawn people, makes the clips of `dicetalk evaluate` inside
 ComfyUI instead, plainly and with each cache, and prints what the reader of drawn people reads off them.
@@ -23,6 +23,7 @@ STEPS, FRAMES, LATENT = 25, 38, (4, 4, 4)
 GUIDANCE = ((1000.0, 0.5), (100.0, 0.0), (100.0, 0.5), (20.0, 0.5))
 CACHES = "EasyCache", "LazyCache"
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
+LEFT_OUT = ({"guidance_reuse": 2}, {"guidance_reuse": 3}, {"deep_cache": 2}, {"deep_cache": 3}, {"clamp_windows": True})
 
 
 def main():
@@ -53,23 +54,37 @@ def main():
 
 
 def measure(small, steps=STEPS, frames=FRAMES):
-    """(name, share of the pictures, distance) of each saving."""
-    conditions = small.conditions(frames, latent=LATENT)
+    """(name, share of the pictures, distance) of each saving. A picture whose inner levels are reused counts whole."""
+    import torch
 
-    def run(patcher, interval=None):
+    conditions = small.conditions(frames, latent=LATENT)
+    speed, schedules = (small.module(f"dicetalk.sampling.{name}") for name in ("speed", "schedules"))
+
+    def run(patcher, interval=None, sampler="euler", schedule="karras", steps=steps, **left_out):
         patcher = patcher.clone()
         pictures = _count_pictures(patcher)
-        guider = small.guider(patcher, conditions, guidance_interval=interval)
-        samples, _ = small.sample(guider, sigmas=small.sigmas(guider, steps=steps))
+        guider = small.guider(patcher, conditions, guidance_interval=interval, savings=speed.Savings(**left_out))
+        levels = schedules.sigmas_of(schedule, steps)
+        sigmas = small.sigmas(guider, steps=steps) if levels is None else torch.tensor(levels)
+        samples, _ = small.sample(guider, sampler, sigmas=sigmas)
         return samples, sum(pictures)
 
     plain, all_pictures = run(small.patcher)
-    runs = {f"guidance_from {high:g}, guidance_to {low:g}": (small.patcher, (low, high)) for high, low in GUIDANCE}
+    runs = {f"guidance_from {high:g}, guidance_to {low:g}": {"interval": (low, high)} for high, low in GUIDANCE}
     for cache in CACHES:
-        runs |= {f"{cache}, threshold {value:g}": (_cached(small.patcher, cache, value), None) for value in THRESHOLDS}
+        runs |= {
+            f"{cache}, threshold {value:g}": {"patcher": _cached(small.patcher, cache, value)} for value in THRESHOLDS
+        }
+    for left_out in LEFT_OUT:
+        runs |= {" ".join(map(str, pair)): left_out for pair in left_out.items()}
+    fewer = {"sampler": "dpmpp_2m", "schedule": speed.ALIGN_YOUR_STEPS, "steps": 10}
+    runs |= {"10 steps, align_your_steps, dpmpp_2m": fewer}
+    for name, chosen in speed.SPEEDS.items():
+        chosen = {key: value for key, value in chosen.items() if not key.startswith("guidance_") or "reuse" in key}
+        runs |= {f"speed {name}": chosen} if name != speed.PUBLISHED else {}
     rows = []
-    for name, arguments in runs.items():
-        samples, pictures = run(*arguments)
+    for name, options in runs.items():
+        samples, pictures = run(**{"patcher": small.patcher} | options)
         distance = float((samples - plain).abs().mean() / plain.abs().mean())
         rows.append((name, pictures / all_pictures, distance))
     return rows
