@@ -98,7 +98,7 @@ class SmallModel:
         return out["samples"], denoised["samples"]
 
 
-def temporal_vae(fill, path, width=32):
+def temporal_vae(fill, path, width=32, blocks=1):
     """ComfyUI's VAE around a narrow temporal decoder, filled by `fill`; its encoder is written to `path`."""
     import comfy.model_patcher
     import comfy.sd
@@ -108,7 +108,7 @@ def temporal_vae(fill, path, width=32):
     comfy_files.write_small_vae(path)
     vae = comfy.sd.VAE(comfy.utils.load_torch_file(str(path)), dtype=torch.float32)
     config = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width}
-    config |= {"ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+    config |= {"ch_mult": [1, 1, 1, 1], "num_res_blocks": blocks, "attn_resolutions": [], "dropout": 0.0}
     vae.first_stage_model = fill(
         AutoencodingEngine(
             regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
