@@ -24,6 +24,7 @@ LARGEST_SIZE = 2048
 LARGEST_SCALE = 20
 LARGEST_STRENGTH = 2
 LARGEST_SIGMA = 1000
+MOST_SEEDS = 100
 FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
 NOISES = ("usual", "published")
@@ -62,6 +63,9 @@ class Job(ClipOptions):
         face: "x1,y1,x2,y2" or four numbers, hairline to chin, in pixels; or which of the faces that are found:
             "largest", "left", "right", or its number from the left. The largest when None.
         seed, steps: of the sampler.
+        best_of: how many seeds are sampled, from `seed` on; the one that the checkpoint's own classifier reads as asked
+            is kept. More than 1 needs the order of the classifier's classes, as the meter does.
+        meter: whether a chart of what that classifier reads in the video is written beside it.
         noise: "usual", of the seed, the same on every device; or "published", as the authors' script draws it on CUDA,
             by its own seed and for whole frames of speech, to compare videos with its.
         reference_scale: how closely the video keeps to the portrait.
@@ -100,6 +104,8 @@ class Job(ClipOptions):
     margin: float = 0.5
     face: str | None = None
     seed: int = 0
+    best_of: int = 1
+    meter: bool = False
     noise: str = "usual"
     steps: int = 25
     reference_scale: float = 3.0
@@ -194,6 +200,20 @@ class Job(ClipOptions):
         """The file of the subtitles."""
         return Path(self.output).with_suffix(".srt")
 
+    @property
+    def metered(self) -> bool:
+        """Whether the network's own reading of the emotion is needed."""
+        return self.meter or self.best_of > 1
+
+    @property
+    def meter_file(self) -> Path:
+        """The meter's chart: out.mp4 → out.meter.png."""
+        return Path(self.output).with_suffix(".meter.png")
+
+    def seeds(self) -> list["Job"]:
+        """A job for each seed to sample: this one alone unless the best of several is to be kept."""
+        return [dataclasses.replace(self, seed=self.seed + number) for number in range(self.best_of)]
+
     def check_files(self, named: Callable[[str], str] = str) -> None:
         """InputError for input files that are not there, and an output that could not be written or is one of them.
 
@@ -225,8 +245,14 @@ class Job(ClipOptions):
             raise InputError(
                 f"{named('output')} is {output}: the video is an MP4 file, so give it a name that ends in .mp4."
             )
-        check_writable(output, STATE)
+        check_writable(output, (f".seed{self.seed + self.best_of}" if self.best_of > 1 else "") + STATE)
+        if self.meter:
+            check_writable(self.meter_file)
         for name, file in read:
+            if self.meter and self.meter_file.exists() and self.meter_file.samefile(file):
+                raise InputError(
+                    f"{named('meter')} would write over {file}, which {named(name)} reads: rename the output."
+                )
             if output.exists() and output.samefile(file):
                 raise InputError(
                     f"{named('output')} is the file that {named(name)} reads, {file}: write to another one."
@@ -284,6 +310,7 @@ def defaults() -> dict[str, Any]:
 
 _NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "seed": (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1"),
+    "best_of": (int, lambda value: 1 <= value <= MOST_SEEDS, f"a whole number from 1 to {MOST_SEEDS}"),
     "steps": (int, lambda value: 1 <= value <= 1000, "a whole number from 1 to 1000; 25 is usual"),
     "size": (int, lambda value: 64 <= value <= LARGEST_SIZE, f"64 to {LARGEST_SIZE} pixels; 512 is usual"),
     "decode_chunk_size": (int, lambda value: value >= 1, "1 or more frames"),
@@ -316,6 +343,10 @@ def _clean(values, named):
         else:
             clean[name] = _text(named(name), value)
     _require_sources(clean, named)
+    if clean["best_of"] > 1 and clean["noise"] == "published":
+        raise InputError(f"{named('best_of')} is {clean['best_of']}: the published noise has one seed, so give 1.")
+    if clean["seed"] + clean["best_of"] > 2**63:
+        raise InputError(f"{named('seed')} is {clean['seed']}: with {named('best_of')} the seeds go beyond 2^63 - 1.")
     _require_choice(named("fps"), clean, "fps", FPS)
     _require_choice(named("dtype"), clean, "dtype", DTYPES)
     _require_choice(named("noise"), clean, "noise", NOISES)

@@ -34,6 +34,7 @@ from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks, fitting_chunk, 
 from .sampling.finite import require_finite_frames
 from .sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
 from .sampling.loop import LATENT_COPIES, REUSE_COPIES, sample
+from .sampling.meter import Meter
 from .sampling.processes import decoded_by_all, least_of_all, process
 from .sampling.schedules import make_scheduler, sigmas_of
 from .sampling.speed import NOTHING, Savings
@@ -172,6 +173,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         guidance_reuse: int = 1,
         deep_cache: int = 1,
         clamp_windows: bool = False,
+        meter: Meter | None = None,
     ) -> DiceTalkPipelineOutput | tuple:
         """Make a talking portrait.
 
@@ -215,6 +217,8 @@ class DiceTalkPipeline(DiffusionPipeline):
                 `dicetalk.sampling.reuse.DeepCache`; 1 at every step.
             clamp_windows: end the windows where the clip does, without 25 frames more behind it: N frames then wherever
                 it says N + 25 here, see `dicetalk.sampling.windows.clamped_windows`.
+            meter: `dicetalk.sampling.meter.Meter.of` the checkpoint: says in the progress bar what emotion the network
+                itself reads, and keeps what it reads in the finished clip in `meter.shares`.
 
         Raises:
             InputError: an argument cannot be used; the message names it. Or memory ran out, or is known to be too small
@@ -256,6 +260,8 @@ class DiceTalkPipeline(DiffusionPipeline):
 
             def on_window(done, total):
                 bar.total = total
+                if meter is not None:
+                    bar.set_postfix_str(meter.text(conditions.num_frames), refresh=False)
                 bar.update(done - bar.n)
 
             latents = sample(
@@ -275,6 +281,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 denoise=denoise,
                 savings=savings,
                 sigmas=sigmas,
+                meter=meter,
             )
         frames = latents
         if output_type != "latent":

@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -14,12 +14,20 @@ from .sampling.speed import PUBLISHED, SPEEDS
 
 @dataclass(frozen=True)
 class Made:
-    """A video that was written: its frames (0 where another process wrote it), length in seconds, size in pixels."""
+    """A video that was written.
+
+    Attributes:
+        frames: how many, 0 where another process wrote it.
+        seconds: its length.
+        width, height: its size in pixels.
+        sampled: what it was decoded from; None for a dialogue.
+    """
 
     frames: int
     seconds: float
     width: int
     height: int
+    sampled: "Sampled | None" = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Inputs:
         checkpoint: `dicetalk.checkpoints.Checkpoint`.
         device, dtype: torch's, to compute on and in.
         words: the script's, as `dicetalk.script.words.Word`; none without a script.
+        priors: name → Emotion of the checkpoint.
+        meter: `dicetalk.sampling.meter.Meter` where the job asks for one.
     """
 
     image: Any
@@ -44,6 +54,44 @@ class Inputs:
     device: Any
     dtype: Any
     words: tuple = ()
+    priors: Any = None
+    meter: Any = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A clip before it is decoded.
+
+    Attributes:
+        latents: (N, 4, h, w), one a frame at 12.5 fps.
+        seed: the one that was kept.
+        read: (N, 8) shares of the eight that the network itself reads in it; None without the meter.
+        asked: (N, 8), what was asked; None without the meter.
+        scores: seed → how much of what was asked is read, 0 to 1, of every seed that was sampled; empty without the
+            meter.
+    """
+
+    latents: Any
+    seed: int
+    read: Any = None
+    asked: Any = None
+    scores: dict[int, float] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """What the meter says, in one line; "" without it."""
+        from .emotion.options import NAMES
+
+        if self.read is None:
+            return ""
+        mean = self.read.mean(0)
+        strongest = ", ".join(
+            f"{NAMES[place]} {mean[place]:.0%}" for place in (-mean).argsort()[:3] if mean[place] >= 0.01
+        )
+        text = f"The network reads {strongest}; {self.scores[self.seed]:.0%} as asked."
+        if len(self.scores) > 1:
+            others = ", ".join(f"{seed}: {score:.1%}" for seed, score in self.scores.items())
+            text += f" Seed {self.seed} is kept ({others})."
+        return text
 
 
 def render(
@@ -73,31 +121,36 @@ def render(
     say = (say or _print) if first else (lambda text: None)
     inputs = read_inputs(job, say, named)
     metadata = video_metadata(job, inputs)
-    run = kept_run(job, inputs, metadata)
-    start = begin(run, resume, say)
+    runs = kept_runs(job, inputs, metadata)
+    starts = begin_all(runs, resume, say)
 
     from .sampling.finite import NotFinite
 
     pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
     try:
         traffic.restart()
-        latents = sample_latents(job, pipeline, inputs, run, start)
+        sampled = sample_best(job, pipeline, inputs, runs, starts)
         if first:
-            count = write(job, pipeline, latents, metadata, inputs)
+            count = write(job, pipeline, sampled, metadata, inputs)
         else:
-            count = len(list(pipeline.decode_by_all(latents, job.decode_chunk_size)))
+            count = len(list(pipeline.decode_by_all(sampled.latents, job.decode_chunk_size)))
     except BaseException as error:  # whatever ended the run, its finished steps are not lost
-        hint = "" if isinstance(error, NotFinite) or not first else run.rescue()
+        hint = "" if isinstance(error, NotFinite) or not first else rescue(runs)
         if hint and isinstance(error, (InputError, KeyboardInterrupt)):
             raise type(error)(f"{error} {hint}".strip()) from error
         if hint:
             (warn or _print_error)(hint)
         raise
     if first:
-        run.remove()
+        for run in runs:
+            run.remove()
     if processes > 1:
         say(traffic.text())
-    return Made(count, count / float(job.fps), *video_size(job, inputs.portrait))
+    if sampled.read is not None:
+        say(sampled.text())
+        if job.meter:
+            say(f"Wrote {job.meter_file.absolute()}")
+    return Made(count, count / float(job.fps), *video_size(job, inputs.portrait), sampled)
 
 
 def read_inputs(
@@ -150,6 +203,7 @@ def read_inputs(
     dtype = choose_dtype(job.dtype, device)
     checkpoint = resolve_checkpoint(job.checkpoint)
     priors = load_priors(checkpoint.folder("emotions"))
+    meter = read_meter(job, checkpoint, priors) if job.metered else None
     if clip is not None:
         whisper = checkpoint.folder("whisper") if job.needs_whisper else None
         with reading_bar() as on_progress:
@@ -188,7 +242,16 @@ def read_inputs(
         say(f"Note: the checkpoint {checkpoint.name} is the miniature, which knows drawn people only.")
         if job.size != MINIATURE_SIZE:
             say(f"Note: it learned pictures of {MINIATURE_SIZE} pixels: give --size {MINIATURE_SIZE}.")
-    return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype, tuple(words))
+    return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype, tuple(words), priors, meter)
+
+
+def read_meter(job, checkpoint, priors):
+    """The checkpoint's `Meter`; InputError where it cannot read, or the priors lack what says what was asked."""
+    from .sampling.meter import Meter
+
+    if "neutral" not in priors:
+        raise InputError("The priors lack neutral, from which the meter measures: leave out the meter and --best-of.")
+    return Meter.of(checkpoint)
 
 
 def _read_picture(job, once):
@@ -236,8 +299,19 @@ def file_stamp(path) -> tuple[str, int, int]:
     return os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 
-def kept_run(job, inputs, metadata):
-    """The run's state, which is kept beside the output; what it depends on is named as the user gave it."""
+def kept_runs(job, inputs, metadata):
+    """The states of the runs of all seeds, which are kept beside the output."""
+    if job.best_of == 1:
+        return [kept_run(job, inputs, metadata)]
+    return [kept_run(one, inputs, metadata, f"{job.output}.seed{one.seed}") for one in _each_seed(job)]
+
+
+def _each_seed(job):
+    return [replace(one, best_of=1) for one in job.seeds()]
+
+
+def kept_run(job, inputs, metadata, output=None):
+    """A run's state, kept beside `output`, the job's own when None; what it depends on is named as the user gave it."""
     import diffusers
     import numpy as np
     import torch
@@ -277,7 +351,7 @@ def kept_run(job, inputs, metadata):
     frames = num_frames(len(inputs.sound.speech)) + (0 if job.clamp_windows else WINDOW)
     shape = frames, LATENT_CHANNELS, height // 8, width // 8
     tensors = 1 + (job.guidance_reuse > 1) + (job.sampler != "euler")
-    return Run(job.output, settings, computing, job.steps, shape, tensors=tensors)
+    return Run(output or job.output, settings, computing, job.steps, shape, tensors=tensors)
 
 
 def checkpoint_stamp(checkpoint):
@@ -288,6 +362,20 @@ def checkpoint_stamp(checkpoint):
         if file.is_file():
             status = file.stat()
             yield f"{file.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def begin_all(runs, resume, say):
+    """`begin` for the runs of all seeds, whose states of seeds that are still to come are missed without a word."""
+    kept = any(run.path.exists() for run in runs)
+    return [
+        begin(run, resume, say if run.path.exists() or (not kept and run is runs[0]) else lambda text: None)
+        for run in runs
+    ]
+
+
+def rescue(runs) -> str:
+    """Keep what is done of all runs, and say how to resume; "" when nothing is done."""
+    return next(filter(None, [run.rescue() for run in reversed(runs)]), "")
 
 
 def begin(run, resume, say):
@@ -323,6 +411,27 @@ def load_pipeline(checkpoint, dtype, device, kind=None):
     return (kind or DiceTalkPipeline).from_checkpoint(checkpoint, torch_dtype=dtype).to(device)
 
 
+def sample_best(job, pipeline, inputs, runs, starts) -> Sampled:
+    """Sample every seed of a job, and keep the one in which the network reads best what was asked; the first of equals.
+
+    Args:
+        runs, starts: of `kept_runs` and `begin_all`.
+    """
+    from .sampling.meter import as_asked, asked_shares
+
+    meter, best, scores = inputs.meter, None, {}
+    for one, run, start in zip(_each_seed(job), runs, starts, strict=True):
+        latents = sample_latents(one, pipeline, inputs, run, start)
+        if meter is None:
+            return Sampled(latents, one.seed)
+        asked = asked_shares(inputs.emotion, inputs.priors, len(latents))
+        scores[one.seed] = as_asked(meter.shares, asked)
+        if best is None or scores[one.seed] > scores[best.seed]:
+            best = Sampled(latents, one.seed, meter.shares, asked, scores)
+    assert best is not None  # a job has a seed or more
+    return best
+
+
 def sample_latents(job, pipeline, inputs, run, start=None):
     """The sampled latents, one a frame at 12.5 fps; `start` is what `begin` returns."""
     import torch
@@ -333,7 +442,7 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     from .sampling.windows import WINDOW
 
     first = process()[0] == 0
-    if run.finished:
+    if run.finished and inputs.meter is None:
         return start[1] if job.clamp_windows else start[1][:-WINDOW]
 
     def keep(pipeline, step, timestep, inputs):
@@ -368,11 +477,12 @@ def sample_latents(job, pipeline, inputs, run, start=None):
         guidance_reuse=job.guidance_reuse,
         deep_cache=job.deep_cache,
         clamp_windows=job.clamp_windows,
+        meter=inputs.meter,
     ).frames
 
 
-def write(job, pipeline, latents, metadata, inputs, watch=None):
-    """Decode and write the video piece by piece; returns how many frames it has.
+def write(job, pipeline, sampled, metadata, inputs, watch=None):
+    """Decode and write the video piece by piece, and the meter's chart; returns how many frames it has.
 
     Args:
         watch: called with the frames and their number, gives the same frames; a progress bar when None.
@@ -385,9 +495,12 @@ def write(job, pipeline, latents, metadata, inputs, watch=None):
     from .media.video import write_video
     from .script.subtitles import cues_of, write_srt
 
-    double = job.fps == "25"
+    latents, double = sampled.latents, job.fps == "25"
     total = 2 * len(latents) if double else len(latents)
-    comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {job.seed}"
+    comment = f"Made with DICE-Talk: {metadata['emotion']}, seed {sampled.seed}"
+    if sampled.scores:
+        scores = {str(seed): round(score, 4) for seed, score in sampled.scores.items()}
+        metadata = metadata | {"kept_seed": sampled.seed, "as_asked": scores}
     metadata = {"comment": comment, "dicetalk": metadata}
     sample_rate, blocks = inputs.sound.for_video()
     with closing(video_frames(pipeline.decode_by_all(latents, job.decode_chunk_size), double)) as frames:
@@ -398,6 +511,11 @@ def write(job, pipeline, latents, metadata, inputs, watch=None):
         count = write_video(job.output, shown, Fraction(job.fps), blocks, sample_rate, metadata, subtitles=cues)
     if job.subtitles:
         write_srt(job.srt, cues)
+    if job.meter:
+        from .media.image import save_png
+        from .reading.chart import meter_chart
+
+        save_png(meter_chart(sampled.read, sampled.asked, Path(job.output).name), job.meter_file)
     return count
 
 

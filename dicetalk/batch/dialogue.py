@@ -52,6 +52,8 @@ def render_dialogue(
         raise InputError("A dialogue has two persons or more: give an emotion for each.")
     if not 0 <= feather <= MAX_FEATHER:
         raise InputError(f"The feather must be a number from 0 to {MAX_FEATHER:g}, not {feather!r}.")
+    if job.metered:
+        raise InputError("A dialogue has no meter: leave out meter and best_of.")
     for text in emotions:
         read_emotion(text)  # a typing error is reported before the checkpoint is looked for
     job.check_files()

@@ -5,12 +5,21 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Callable
 
 from ..errors import InputError
 from ..job import Job
-from ..rendering import begin, kept_run, load_pipeline, read_inputs, sample_latents, video_metadata, write
+from ..rendering import (
+    begin,
+    kept_runs,
+    load_pipeline,
+    read_inputs,
+    rescue,
+    sample_best,
+    video_metadata,
+    write,
+)
 from ..sampling.finite import NotFinite
 from .urls import Copies, at_hand, is_url, open_output, put, require_writable
 
@@ -29,6 +38,8 @@ class Outcome:
         reason: why it failed, in one line.
         frames, seconds: of the video.
         windows: window steps, those that an interrupted run had done included.
+        seed, as_asked: of the best of several seeds: which one was kept, and how much of the emotion asked for the
+            network reads in it, 0 to 1.
         took: seconds from the reading of the inputs to the end of the output.
         worker: which one it was, on several.
     """
@@ -40,6 +51,8 @@ class Outcome:
     frames: int | None = None
     seconds: float | None = None
     windows: int = 0
+    seed: int | None = None
+    as_asked: float | None = None
     took: float = 0.0
     worker: str | None = None
 
@@ -137,7 +150,7 @@ class Engine:
             inputs = read_inputs(here, _silent, once=self._kept.once)
         plan = clamped_plan if job.clamp_windows else window_plan
         steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), job.steps)))
-        return steps, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
+        return steps * job.best_of, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
 
     def _make(self, job, output, row):
         """Make a job whose inputs are at hand; `output` is where its own output belongs, the same or a URL."""
@@ -151,20 +164,25 @@ class Engine:
             begun = time.monotonic()
             inputs = read_inputs(job, _silent, once=self._kept.once)
             metadata = video_metadata(job, inputs)
-            run = kept_run(job, inputs, metadata)
-            start = _start(run)
+            runs = kept_runs(job, inputs, metadata)
+            starts = [_start(run) for run in runs]
             pipeline = self._pipeline_of(inputs)
             before = pipeline.windows.done
-            with _kept_when_it_ends(run):
-                latents = sample_latents(job, pipeline, inputs, run, start)
+            with _kept_when_they_end(runs):
+                sampled = sample_best(job, pipeline, inputs, runs, starts)
             windows = pipeline.windows.done - before
-        with self._writing, _kept_when_it_ends(run):
-            frames = write(job, pipeline, latents, metadata, inputs, self._watched)
-        run.remove()
+        with self._writing, _kept_when_they_end(runs):
+            frames = write(job, pipeline, sampled, metadata, inputs, self._watched)
+        for run in runs:
+            run.remove()
         if output != job.output:
             put(job.output, output)
         took = round(time.monotonic() - begun, 3)
-        return Outcome(row, DONE, output, None, frames, frames / float(job.fps), windows, took, self.name)
+        seconds = frames / float(job.fps)
+        outcome = Outcome(row, DONE, output, None, frames, seconds, windows, took=took, worker=self.name)
+        if sampled.read is None:
+            return outcome
+        return replace(outcome, seed=sampled.seed, as_asked=round(sampled.scores[sampled.seed], 4))
 
     def _pipeline_of(self, inputs):
         """The pipeline of a checkpoint; one is kept, as rows with the same come one after the other."""
@@ -213,6 +231,9 @@ class Windows:
         self.n = 0
         yield self
 
+    def set_postfix_str(self, text, refresh=True):
+        """Where the meter's word would be shown."""
+
     def update(self, count):
         self.n += count
         self.done += count
@@ -251,13 +272,13 @@ def _start(run):
 
 
 @contextmanager
-def _kept_when_it_ends(run):
+def _kept_when_they_end(runs):
     """Finished steps are not lost, whatever ends the block."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, NotFinite):
-            run.rescue()
+            rescue(runs)
         raise
 
 

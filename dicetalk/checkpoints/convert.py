@@ -10,6 +10,7 @@ import torch
 from .. import __version__
 from ..errors import InputError
 from ..files import readable_size, require_space, sha256_of, written_beside
+from .classes import order_file
 from .finding import (
     EMOTIONS_FOLDER,
     MINIATURE_FILE,
@@ -110,6 +111,8 @@ def companions(checkpoint, output):
         yield checkpoint.root / UNTRAINED_FILE, output / UNTRAINED_FILE
     if checkpoint.miniature:
         yield checkpoint.root / MINIATURE_FILE, output / MINIATURE_FILE
+    if order_file(checkpoint).is_file():
+        yield order_file(checkpoint), output / order_file(checkpoint).name
     folders = []
     if checkpoint.whisper:
         folders.append((checkpoint.whisper, output / WHISPER_FOLDER))

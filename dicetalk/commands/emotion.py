@@ -3,7 +3,7 @@
 An emotion is text, such as happy, happy:1.3, "(sad 0.7 + fear 0.3)" or "0s neutral; 1.5s happy:1.2 smooth", or the path
 of a saved one (.safetensors) or a published one (.npy)."""
 
-HELP = "show, mix and save emotions, read them from clips, and show the Emotion Bank"
+HELP = "show, mix and save emotions, read them from clips, show the Emotion Bank, and find a classifier's classes"
 
 EXAMPLES = (
     ("what an emotion is", 'show "(sad 0.7 + fear 0.3)"'),
@@ -13,6 +13,7 @@ EXAMPLES = (
         "from-clip clip.mp4 --landmarks clip.csv --timeline --chart chart.png --output mine.safetensors",
     ),
     ("how the eight emotions correlate", "bank --output correlation.png"),
+    ("which emotion each class of a checkpoint's classifier is", "classes --checkpoint checkpoints --portrait me.jpg"),
 )
 
 
@@ -66,6 +67,23 @@ def add_arguments(parser):
         "--raw", action="store_true", help="compare emotions as they are, not how they differ from neutral"
     )
 
+    classes = actions.add_parser(
+        "classes",
+        help="find out which emotion each of the classifier's 22 classes is, for the meter and --best-of",
+        description="The order of the released classifier's classes is not published. The UNet gets each of the "
+        "eight emotions at low noise, the classifier reads its features, and the likeliest order is stored beside the "
+        "checkpoint, as emotion_classes.json. Training here stores the order itself; then it is checked.",
+    )
+    classes.add_argument("--checkpoint", metavar="DIR", help="checkpoint folder (default: the first that is found)")
+    classes.add_argument(
+        "--portrait", metavar="FILE", help="a calm face that gets the emotions (default: that of the example, demo/)"
+    )
+    classes.add_argument("--size", type=int, default=512, help="short side in pixels (default: %(default)s)")
+    classes.add_argument(
+        "--draws", type=int, default=6, metavar="N", help="draws of the noise, 1 to 100 (default: %(default)s)"
+    )
+    classes.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
+
     for action in (show, mix, bank):
         usual = "full, for all of them" if action is bank else "as the emotions say"
         action.add_argument("--bank", choices=MODES, help=f"which codes to attend to (default: {usual})")
@@ -80,7 +98,8 @@ def add_arguments(parser):
 
 
 def run(args):
-    return {"show": _show, "mix": _mix, "from-clip": _from_clip, "bank": _bank}[args.action](args)
+    actions = {"show": _show, "mix": _mix, "from-clip": _from_clip, "bank": _bank, "classes": _classes}
+    return actions[args.action](args)
 
 
 def _show(args):
@@ -200,6 +219,72 @@ def _bank(args):
         shares = usage(model, emotions).mean(1)
         save_png(usage_image(shares, labels, "Usage of the codes, in times of even use"), args.usage_output)
         print(f"Wrote {Path(args.usage_output).absolute()}")
+    return 0
+
+
+def _classes(args):
+    from dataclasses import replace
+    from pathlib import Path
+
+    import numpy as np
+    from tqdm import tqdm
+
+    from ..checkpoints.classes import KNOWN_FROM_TRAINING, TRAINED, load_classifier, load_order, save_order
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors
+    from ..emotion.options import CLASSES, NAMES
+    from ..errors import InputError
+    from ..job import LARGEST_SIZE
+    from ..media.portrait import load_portrait
+    from ..memory import choose_device, choose_dtype
+    from ..model.audio import SAMPLES_PER_FRAME
+    from ..rendering import load_pipeline
+    from ..sampling.classes import FRAMES, measure_scores, order_from_scores
+    from ..sampling.meter import Meter
+
+    if not 1 <= args.draws <= 100:
+        raise InputError(f"--draws is {args.draws}: give a whole number from 1 to 100.")
+    if not 64 <= args.size <= LARGEST_SIZE:
+        raise InputError(f"--size is {args.size}: give 64 to {LARGEST_SIZE} pixels.")
+    example = Path(__file__).parents[2] / "demo" / "portrait.jpg"
+    if args.portrait is None and not example.is_file():
+        raise InputError("--portrait is missing: give a picture of a calm face to the camera.")
+    device = choose_device(args.device, "--device")
+    checkpoint = resolve_checkpoint(args.checkpoint)
+    priors = load_priors(checkpoint.folder("emotions"))
+    if missing := [name for name in NAMES if name not in priors]:
+        raise InputError(f"The priors of {checkpoint.name} lack {', '.join(missing)}: all eight are needed.")
+    classifier = load_classifier(checkpoint)
+    stored = load_order(checkpoint, classifier)
+    portrait = load_portrait(args.portrait or example, short_side=args.size)
+
+    pipeline = load_pipeline(checkpoint, choose_dtype(None, device), device)
+    silence = np.zeros(FRAMES * SAMPLES_PER_FRAME, np.float32)
+    conditions = pipeline.encode(portrait, silence, priors["neutral"])
+    # No sound at all, as where training drops it, so that the emotion alone is given.
+    conditions = replace(conditions, audio_tokens=conditions.uncond_audio_tokens.expand(FRAMES, -1, -1))
+    meter = Meter(classifier, stored or KNOWN_FROM_TRAINING)
+    with tqdm(total=args.draws * len(CLASSES), desc="Reading", disable=None) as bar:
+        scores = measure_scores(
+            pipeline.unet, pipeline.emotion_model, meter, conditions, priors, args.draws, lambda: bar.update(1)
+        )
+    try:
+        found = order_from_scores(scores)
+    except InputError as error:
+        raise InputError(f"{checkpoint.file('emo_model')}: {error}") from error
+    print("class  emotion    level  how sure (emotion, level)")
+    for number, (name, level) in enumerate(found.order.classes):
+        print(f"{number:5d}  {name:10s} {level:5d}  {found.order.sureness[number]:8.0%} {found.levels[number]:8.0%}")
+    print(f"{found.sureness:.0%} sure on average; shuffled scores fit as well {found.chance:.1%} of the time.")
+    if stored is not None and stored.source == TRAINED:
+        pairs = list(zip(found.order.classes, stored.classes, strict=True))
+        alike = sum(one[0] == other[0] for one, other in pairs), sum(one == other for one, other in pairs)
+        print(
+            f"The training stored the order itself, and it is kept. What was measured has the same emotion in "
+            f"{alike[0]} of {len(pairs)} classes, and the same level too in {alike[1]}."
+        )
+        return 0
+    print(f"Stored as {save_order(found.order, checkpoint.root, classifier)}")
     return 0
 
 

@@ -120,6 +120,20 @@ def add_arguments(parser):
     )
     add("--seed", type=int, default=usual["seed"], help="another seed, another video (default: %(default)s)")
     add(
+        "--best-of",
+        type=int,
+        default=usual["best_of"],
+        metavar="N",
+        help="sample N seeds, from --seed on, and keep the one in which the network's own classifier reads the emotion "
+        "best; see emotion classes (default: %(default)s)",
+    )
+    add(
+        "--meter",
+        action="store_true",
+        help="show what emotion the network's own classifier reads while it samples, and write a chart beside the "
+        "video, as out.meter.png; see emotion classes",
+    )
+    add(
         "--noise",
         choices=NOISES,
         default=usual["noise"],

@@ -225,8 +225,8 @@ def _train(args, options, accelerator):
 
         history = train(objective, clips, priors, accelerator, state, args.save_every, args.resume, on_step)
     if main:
-        files = save_parts(objective, output)
         _copy_companions(checkpoint, output)
+        files = save_parts(objective, output)
         write_report(output / "report", history, _facts(args, options, clips, checkpoint, learning, accelerator))
         for path in files:
             print(f"Wrote {path}")

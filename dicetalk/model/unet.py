@@ -296,6 +296,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         mid_features: bool = False,
         deep: Tensor | None = None,
         deep_out: Tensor | None = None,
+        only_middle: bool = False,
     ) -> UNetSpatioTemporalConditionOutput | tuple[Tensor]:
         """Predict v for a window of frames. `F` is the number of frames, or 1 when all frames share the value.
 
@@ -315,6 +316,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             deep: what the levels below the first one gave at another call, as `deep_out` got it; they are not computed
                 then, and the first level alone is, on the way down and on the way up.
             deep_out: gets that, (batch·frames, deep_channels, height, width); without gradients.
+            only_middle: compute no further than the mid block, and return its output alone.
 
         Returns:
             (batch, frames, 4, height, width), in an output object or a tuple of one.
@@ -356,6 +358,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:]):
                 x = self._run(transformer, x, contexts, indicator)[0]
                 x = self._run(resnet, x, embedding, indicator)
+        if only_middle:
+            return x
         middle = x if mid_features else None
         for block in self.up_blocks if deep is None else self.up_blocks[-1:]:
             if block is self.up_blocks[-1] and deep is not None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..emotion.drawing import COLOURS, label_font
-from ..emotion.options import NAMES
+from ..emotion.options import FPS, NAMES
 
 _INK, _FAINT, _NOTHING = (40, 40, 40), (120, 120, 120), (246, 246, 246)
 _SIZE, _PAD = 15, 16
@@ -25,29 +25,56 @@ def chart(reading, name="clip"):
         reading: the Reading.
         name: what the clip is called, for the title.
     """
+    times = np.asarray(reading.times)
+    end = float(times[-1] + (times[-1] - times[-2]) / 2) if len(times) > 1 else 2 * float(times[0])
+    rows = {
+        cue: (track, _how_sure(sure := reading.sureness[cue]), sure < GUESS) for cue, track in reading.tracks.items()
+    }
+    notes = [f"overall: {_how_sure(reading.sureness['combined'])}", "blank: nothing to read"]
+    return _picture(
+        "Emotion read from ", name, rows, times, end, "whole clip, combined", reading.weights["combined"], notes
+    )
+
+
+def meter_chart(read, asked, name="video"):
+    """What the network itself reads in a video that it made, over time, below what was asked, as a PIL image.
+
+    Args:
+        read, asked: (N, 8) shares as NAMES, a row for each frame at 12.5 frames a second.
+        name: what the video is called, for the title.
+    """
+    times = (np.arange(len(read)) + 0.5) / FPS
+    rows = {"asked": (asked, "", False), "read": (read, "by the network", False)}
+    common = float(np.minimum(read, asked).sum(1).mean())
+    notes = [f"{common:.0%} as asked"]
+    return _picture(
+        "Emotion that the network reads in ", name, rows, times, len(read) / FPS, "read", read.mean(0), notes
+    )
+
+
+def _picture(title, name, rows, times, end, heading, weights, notes):
+    """Stacked areas over time, one row for each of `rows`, label → (track, what is below the label, whether pale)."""
     from PIL import Image, ImageDraw
 
     name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
     plain = name.isascii()
     font, small, large = (label_font(size, True) for size in (_SIZE, _SIZE - 2, _SIZE + 3))
-    left, top = _PAD + int(max(font.getlength(cue) for cue in reading.tracks)) + 60, _PAD + 48
+    left, top = _PAD + int(max(font.getlength(label) for label in rows)) + 60, _PAD + 48
     right = left + _PLOT
-    bottom = top + len(reading.tracks) * (_ROW + _GAP) - _GAP
+    bottom = top + len(rows) * (_ROW + _GAP) - _GAP
     image = Image.new("RGB", (right + 210, max(bottom + 44, top + 9 * 24 + 76)), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((_PAD, _PAD), f"Emotion read from {name}", _INK, label_font(_SIZE + 3, plain) if not plain else large)
-    times = np.asarray(reading.times)
-    end = float(times[-1] + (times[-1] - times[-2]) / 2) if len(times) > 1 else 2 * float(times[0])
-    for number, (cue, track) in enumerate(reading.tracks.items()):
+    draw.text((_PAD, _PAD), title + name, _INK, label_font(_SIZE + 3, plain) if not plain else large)
+    for number, (label, (track, below, pale)) in enumerate(rows.items()):
         y = top + number * (_ROW + _GAP)
-        image.paste(_faded(_areas(track, times, end), reading.sureness[cue]), (left, y))
+        image.paste(_faded(_areas(track, times, end), pale), (left, y))
         draw.rectangle((left - 1, y - 1, right, y + _ROW), outline=_FAINT)
-        draw.text((left - 40, y + _ROW / 2 - 9), cue, _INK, font, anchor="rm")
-        draw.text((left - 40, y + _ROW / 2 + 9), _how_sure(reading.sureness[cue]), _FAINT, small, anchor="rm")
+        draw.text((left - 40, y + _ROW / 2 - 9), label, _INK, font, anchor="rm")
+        draw.text((left - 40, y + _ROW / 2 + 9), below, _FAINT, small, anchor="rm")
         for share in (0, 0.5, 1):
             draw.text((left - 6, y + _ROW * (1 - share)), f"{share:.0%}", _FAINT, small, anchor="rm")
-        _draw_times(draw, left, y + _ROW, end, small, number == len(reading.tracks) - 1)
-    _draw_legend(draw, right + 24, top, reading, font, small)
+        _draw_times(draw, left, y + _ROW, end, small, number == len(rows) - 1)
+    _draw_legend(draw, right + 24, top, heading, weights, notes, font, small)
     return image
 
 
@@ -70,11 +97,11 @@ def _how_sure(sureness):
     return f"{sureness:.0%} sure" if sureness >= GUESS else f"a guess ({sureness:.0%})"
 
 
-def _faded(areas, sureness):
+def _faded(areas, pale):
     """A guess is drawn pale, so that it does not look like something that was read."""
     from PIL import Image
 
-    return areas if sureness >= GUESS else Image.blend(areas, Image.new("RGB", areas.size, "white"), 0.65)
+    return Image.blend(areas, Image.new("RGB", areas.size, "white"), 0.65) if pale else areas
 
 
 def _draw_times(draw, left, bottom, end, font, numbers):
@@ -102,14 +129,14 @@ def _clock(seconds, end):
     return f"{hours}:{minutes:02d}:{seconds:02d}" if end >= 3600 else f"{minutes}:{seconds:02d}"
 
 
-def _draw_legend(draw, x, y, reading, font, small):
-    weights = reading.weights["combined"]
-    draw.text((x, y - 4), "whole clip, combined", _FAINT, small)
+def _draw_legend(draw, x, y, heading, weights, notes, font, small):
+    draw.text((x, y - 4), heading, _FAINT, small)
     for row, column in enumerate(np.argsort(-weights, kind="stable")):
         top = y + 22 + 24 * row
         draw.rectangle((x, top, x + 16, top + 14), fill=COLOURS[NAMES[column]], outline=_FAINT)
         draw.text((x + 24, top + 7), NAMES[column], _INK, font, anchor="lm")
         draw.text((x + 160, top + 7), f"{weights[column]:.0%}", _INK, font, anchor="rm")
-    below = y + 22 + 24 * len(NAMES) + 8
-    draw.text((x, below), f"overall: {_how_sure(reading.sureness['combined'])}", _INK, font, anchor="lt")
-    draw.text((x, below + 24), "blank: nothing to read", _FAINT, small, anchor="lt")
+    for row, note in enumerate(notes):
+        faint = row > 0
+        place = (x, y + 30 + 24 * (len(NAMES) + row))
+        draw.text(place, note, _FAINT if faint else _INK, small if faint else font, anchor="lt")

@@ -15,7 +15,8 @@ from ..model.settings import LATENT_SCALE
 from .conditions import Conditions
 from .economy import Economy, too_large, window_bytes
 from .finite import require_finite_latents
-from .guidance import EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
+from .guidance import CONDITIONAL, EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
+from .meter import Meter, middle_features
 from .processes import predicted_by_all, process
 from .reuse import DeepCache, GuidanceReuse, deep_buffers
 from .speed import NOTHING, Savings
@@ -35,6 +36,7 @@ def denoise_window(
     device=None,
     step: int = 0,
     deep_cache: DeepCache | None = None,
+    watch=None,
 ) -> dict[str, Tensor]:
     """Run the UNet once on a window, all branches as one batch.
 
@@ -47,6 +49,8 @@ def denoise_window(
         device: where to compute, the UNet's own when None; an offloaded UNet is elsewhere until it is called.
         step: of sampling, from 0.
         deep_cache: the features of the UNet's inner levels, taken from it and put into it.
+        watch: called with the mid block's features (frames, channels, …) of the conditional branch, where it is one
+            of the branches; None for none.
 
     Returns:
         {branch: (frames, 4, h, w) predicted v}.
@@ -63,7 +67,8 @@ def denoise_window(
     if deep_cache is not None:
         rows = [(branch, frame) for branch in branches for frame in frames]
         deep = deep_buffers(unet, deep_cache, step, rows, sample[0, 0], dtype)
-    prediction = unet(
+    watched = watch is not None and CONDITIONAL in branches and "deep" not in deep
+    prediction, *middle = unet(
         torch.cat([sample, portrait], dim=2),
         timestep,
         encoder_hidden_states=batch("clip_embeds"),
@@ -75,8 +80,11 @@ def denoise_window(
         audio_scale=conditions.speech_strength,
         emotion_scale=conditions.emotion_strength,
         return_dict=False,
+        mid_features=watched,
         **deep,
-    )[0]
+    )
+    if watched:
+        watch(middle[0].unflatten(0, (len(branches), -1))[branches.index(CONDITIONAL)])
     if deep_cache is not None and "deep_out" in deep:
         deep_cache.put(rows, deep["deep_out"])
     return dict(zip(branches, prediction))
@@ -102,6 +110,7 @@ def sample(
     denoise: float = 1.0,
     savings: Savings = NOTHING,
     sigmas: list[float] | None = None,
+    meter: Meter | None = None,
 ) -> Tensor:
     """Denoise a clip, unless asked otherwise as published: Euler over sliding windows with three-way guidance.
 
@@ -128,6 +137,8 @@ def sample(
             N + window here, and of the noise the first N are used.
         sigmas: the noise levels of all steps, those that `denoise` leaves out among them, and 0 behind them; the
             scheduler's own when None.
+        meter: reads the middle features of the conditional branch in every window, and in the end the finished clip,
+            without its noise.
 
     Returns:
         (N, 4, h, w) latents, scaled by 0.18215, float32, on that device.
@@ -186,9 +197,10 @@ def sample(
         def predicted(frames, asked):
             nonlocal done
             parts = {}
+            watch = None if meter is None else functools.partial(meter.watch, frames=frames)
             for group in economy.groups(asked):
                 at_hand = unet, conditions, latents[frames], timestep, frames, group
-                parts |= denoise_window(*at_hand, device, step, deep_cache)
+                parts |= denoise_window(*at_hand, device, step, deep_cache, watch)
             done += 1
             if on_window is not None:
                 on_window(done, total)
@@ -222,7 +234,14 @@ def sample(
             carried = {"guidance": reuse.added, "solver": getattr(scheduler, "remembered", None)}
             carried = {name: tensor for name, tensor in carried.items() if tensor is not None}
             latents = on_step(step, timestep, latents, carried)
-    return latents[: conditions.num_frames]
+    latents = latents[: conditions.num_frames]
+    if meter is not None:
+
+        def features_of(noisy, sigma, frames):
+            return middle_features(unet, conditions, noisy, sigma, frames, device)
+
+        meter.read_clip(conditions, latents, features_of)
+    return latents
 
 
 def _too_large(unet, device, frames, conditions, smaller_windows):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.classes import KNOWN_FROM_TRAINING, save_order
 from ..checkpoints.finding import PARTS, WEIGHTS_FOLDER
 from ..checkpoints.loading import build_part, load_part
 from ..emotion.options import CLASSES
@@ -186,7 +187,8 @@ def fingerprint(objective) -> str:
 
 
 def save_parts(objective, folder) -> list[Path]:
-    """Write the four parts in the published layout, and a LoRA beside them if there is one.
+    """Write the four parts in the published layout, the order of the classes where the classifier has learned, and a
+    LoRA beside them if there is one.
 
     Args:
         objective: Objective on any device.
@@ -214,6 +216,8 @@ def save_parts(objective, folder) -> list[Path]:
             }
             save_file(tensors, beside, {"format": "pt"})
         written.append(path)
+    if learns("emo_model.classifier.fc3.weight", objective.options):  # by the labels' order, whatever it had before
+        written.append(save_order(KNOWN_FROM_TRAINING, folder, objective.emo_model.classifier))
     return written
 
 
