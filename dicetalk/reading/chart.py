@@ -44,7 +44,7 @@ def meter_chart(read, asked, name="video"):
         name: what the video is called, for the title.
     """
     times = (np.arange(len(read)) + 0.5) / FPS
-    rows = {"asked": (asked, "", False), "read": (read, "by the network", False)}
+    rows = {"asked": (asked, "", False), "read": (read, "", False)}
     common = float(np.minimum(read, asked).sum(1).mean())
     notes = [f"{common:.0%} as asked"]
     return _picture(
