@@ -256,8 +256,8 @@ def test_an_interrupted_best_of_resumes(metered, tmp_path, monkeypatch):
     steps, step = [], "dicetalk.sampling.resume.Run.step"
     keep = __import__("dicetalk.sampling.resume", fromlist=["Run"]).Run.step
 
-    def interrupted(run, done, latents):
-        keep(run, done, latents)
+    def interrupted(run, done, *tensors):
+        keep(run, done, *tensors)
         steps.append(done)
         if len(steps) == 5:  # in the second seed
             raise KeyboardInterrupt
@@ -268,7 +268,7 @@ def test_an_interrupted_best_of_resumes(metered, tmp_path, monkeypatch):
     assert sorted(left_over(tmp_path)) == ["a.mp4.seed0.resume", "a.mp4.seed1.resume"]
 
     steps.clear()
-    monkeypatch.setattr(step, lambda run, done, latents: (steps.append(done), keep(run, done, latents)))
+    monkeypatch.setattr(step, lambda run, done, *tensors: (steps.append(done), keep(run, done, *tensors)))
     said = []
     resumed = render(clip, resume=True, say=said.append)
     assert steps == [3, 1, 2, 3] and not any("no interrupted run" in line for line in said)
