@@ -566,7 +566,7 @@ def custom_sampling(object_info):
     emotion = sheet.emotion("happy")
     sheet.column(330)
     sheet.group("Result")
-    guider = sheet.add("DiceTalkGuider", **sheet.conditions(emotion))
+    guider = sheet.add("DiceTalkGuider", room=140, **sheet.conditions(emotion))
     noise = sheet.add("RandomNoise", noise_seed=0)["NOISE"]
     sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
     sigmas = sheet.add("BasicScheduler", model=sheet.talk["MODEL"], scheduler="karras", steps=20)["SIGMAS"]
