@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension
 
 from ..dicetalk import dependencies
 from ..dicetalk.errors import InputError
+from .dialogue import DiceTalkDialogue
 from .emotion.bank import DiceTalkEmotionBank
 from .emotion.files import DiceTalkLoadEmotion, DiceTalkSaveEmotion, register_emotions_folder
 from .emotion.from_clip import DiceTalkEmotionFromClip, register_embedder_folders
@@ -18,6 +19,7 @@ from .examples import place_examples
 from .loader import DiceTalkLoader, register_folder
 from .paste_back import DiceTalkPasteBack
 from .portrait import DiceTalkPortrait
+from .react import DiceTalkReact
 from .routes import register_routes
 from .sampling.sampler import DiceTalkGuider, DiceTalkSampler
 from .speech import DiceTalkAudioFeatures
@@ -52,6 +54,8 @@ class DiceTalkExtension(ComfyExtension):
             DiceTalkSampler,
             DiceTalkVideo,
             DiceTalkPasteBack,
+            DiceTalkReact,
+            DiceTalkDialogue,
         ]
         if problem := dependencies.problem():
             logging.warning(problem)

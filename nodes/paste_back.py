@@ -4,8 +4,10 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
 
+from ..dicetalk.emotion.options import FPS
 from ..dicetalk.errors import InputError
 from ..dicetalk.media.paste import FEATHER, MAX_FEATHER, paste_back
+from .checks import require_finite
 from .types import Portrait
 
 _SAME_SHAPE = 0.02
@@ -41,12 +43,22 @@ class DiceTalkPasteBack(io.ComfyNode):
                     tooltip="Frames to paste into instead of the portrait's own picture, of the same size: those of "
                     "another Paste Back, for a second face. The shorter of the two holds its last frame.",
                 ),
+                io.Float.Input(
+                    "fps",
+                    optional=True,
+                    default=FPS,
+                    min=1.0,
+                    max=120.0,
+                    step=0.5,
+                    tooltip="Frames a second of frames, for a portrait of DICE-Talk Re-act: its video's own pictures "
+                    "at that rate are the background.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="frames", tooltip="The whole picture, once per frame.")],
         )
 
     @classmethod
-    def execute(cls, frames, portrait, feather, background=None) -> io.NodeOutput:
+    def execute(cls, frames, portrait, feather, background=None, fps=FPS) -> io.NodeOutput:
         wanted = portrait.prepared.image.size
         height, width = frames.shape[1:3]
         if abs(width * wanted[1] / (height * wanted[0]) - 1) > _SAME_SHAPE:
@@ -54,7 +66,13 @@ class DiceTalkPasteBack(io.ComfyNode):
                 f"frames are {width}×{height} pixels, another shape than the portrait's {wanted[0]}×{wanted[1]}: wire "
                 "the frames that were made from this portrait, uncropped."
             )
-        picture = portrait.original.to(frames.device) if background is None else background
+        if background is not None:
+            picture = background
+        elif portrait.pictures is not None:
+            require_finite(fps=fps)
+            picture = portrait.pictures(fps, len(frames)).to(frames.device)
+        else:
+            picture = portrait.original.to(frames.device)
         if picture.shape[1:3] != portrait.original.shape[1:3]:
             sizes = [f"{image.shape[2]}×{image.shape[1]}" for image in (picture, portrait.original)]
             raise InputError(

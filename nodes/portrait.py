@@ -111,28 +111,37 @@ class DiceTalkPortrait(io.ComfyNode):
         face=AUTOMATIC,
         painted_mask=False,
     ) -> io.NodeOutput:
-        image = _first_in_colour(image)
-        box = None if mask is not None else largest_box(bboxes)
-        if mask is None and box is None and face != AUTOMATIC:
-            box = parse_face(face)
+        image = first_in_colour(image)
+        box = chosen_face(mask, bboxes, face)
         if mask is not None:
-            mask = _mask_for(mask, image)
-        picture = _to_pil(image)
+            mask = mask_for(mask, image)
+        picture = to_pil(image)
         prepared = prepare_portrait(picture, box, short_side, crop, margin, mask, painted_mask)
         for text in prepared.notes:
             logging.info("DICE-Talk Portrait: %s", text)
         for text in prepared.warnings:
             logging.warning("DICE-Talk Portrait: %s", text)
-        pixels = _to_image(prepared.image)
+        pixels = to_image(prepared.image)
         face_mask = torch.from_numpy(prepared.face_mask)
-        portrait = EncodedPortrait(
-            prepared=prepared,
-            original=image,
-            latent=_encode_latent(vae, pixels),
-            clip_embeds=_encode_clip(clip_vision, prepared.image),
-            face_mask=face_mask[None, None],
-        )
-        return io.NodeOutput(portrait, pixels, face_mask[None], ui=shown(_preview(picture, prepared), cls))
+        portrait = encoded(prepared, image, vae, clip_vision)
+        return io.NodeOutput(portrait, pixels, face_mask[None], ui=shown(preview(picture, prepared), cls))
+
+
+def encoded(prepared, image, vae, clip_vision):
+    """The EncodedPortrait of a prepared one, and the IMAGE (1, height, width, 3) that it was cut from."""
+    return EncodedPortrait(
+        prepared=prepared,
+        original=image,
+        latent=encode_latent(vae, to_image(prepared.image)),
+        clip_embeds=encode_clip(clip_vision, prepared.image),
+        face_mask=torch.from_numpy(prepared.face_mask)[None, None],
+    )
+
+
+def chosen_face(mask, bboxes, face):
+    """What `prepare_portrait` takes as `face_box`: None where a mask or nothing says it."""
+    box = None if mask is not None else largest_box(bboxes)
+    return parse_face(face) if mask is None and box is None and face != AUTOMATIC else box
 
 
 def largest_box(boxes):
@@ -158,7 +167,7 @@ def largest_box(boxes):
         raise InputError("bboxes does not hold boxes of x, y, width and height: connect a BOUNDING_BOX.") from None
 
 
-def _first_in_colour(image):
+def first_in_colour(image):
     """(1, height, width, 3): the first picture, without alpha, of one channel or of three."""
     require_picture(image, "image")
     image = image[:1, :, :, :3].expand(-1, -1, -1, 3)
@@ -167,15 +176,15 @@ def _first_in_colour(image):
     return image
 
 
-def _to_pil(image):
+def to_pil(image):
     return Image.fromarray((image[0].cpu().float().clamp(0, 1).numpy() * 255).round().astype(np.uint8))
 
 
-def _to_image(picture):
+def to_image(picture):
     return torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None]
 
 
-def _preview(picture, prepared):
+def preview(picture, prepared):
     """The given picture, darkened outside the crop, with the crop's frame and the face mask's outline."""
     scale = min(1.0, _PREVIEW_SIDE / max(picture.size))
     small = picture.resize([max(1, round(scale * side)) for side in picture.size], Image.Resampling.BOX)
@@ -198,7 +207,7 @@ def _preview(picture, prepared):
     return shown_picture
 
 
-def _mask_for(mask, image):
+def mask_for(mask, image):
     """The first mask as an array, at the picture's size."""
     if mask.shape[-2:] != image.shape[1:3] or mask.numel() == 0:
         size = f"{mask.shape[-1]}×{mask.shape[-2]}"
@@ -208,7 +217,7 @@ def _mask_for(mask, image):
     return mask.reshape(-1, *mask.shape[-2:])[0].cpu().float().numpy()
 
 
-def _encode_latent(vae, pixels):
+def encode_latent(vae, pixels):
     latent = in_precision(vae, torch.float32).encode(pixels)
     expected = (1, _LATENT_CHANNELS, pixels.shape[1] // 8, pixels.shape[2] // 8)
     if tuple(latent.shape) != expected:
@@ -219,10 +228,10 @@ def _encode_latent(vae, pixels):
     return latent.float()
 
 
-def _encode_clip(clip_vision, picture):
+def encode_clip(clip_vision, picture):
     """Squashed to the tower's square with Lanczos, as the model was trained."""
     size = clip_vision.image_size
-    squashed = _to_image(picture.resize((size, size), Image.Resampling.LANCZOS))
+    squashed = to_image(picture.resize((size, size), Image.Resampling.LANCZOS))
     embeds = clip_vision.encode_image(squashed, crop=False)["image_embeds"]
     if embeds is None:
         raise InputError(

@@ -1,5 +1,6 @@
 """The pack's own sockets and what travels through them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,9 +37,11 @@ class EncodedPortrait:
     Attributes:
         prepared: the resized portrait, its mask and where it was cut from.
         original: (1, height, width, 3) the image it was cut from, 0..1.
-        latent: (1, 4, h, w) unscaled VAE latent, mode of the posterior.
+        latent: (1, 4, h, w) unscaled VAE latent, mode of the posterior; of a video (N, 4, h, w), one a frame.
         clip_embeds: (1, dim) projected CLIP embedding.
         face_mask: (1, 1, 8h, 8w) in 0..1.
+        pictures: of a video: gives its whole pictures, called with frames a second and how many; up to so many of
+            (height, width, 3) in 0..1.
     """
 
     prepared: PreparedPortrait
@@ -46,3 +49,4 @@ class EncodedPortrait:
     latent: torch.Tensor
     clip_embeds: torch.Tensor
     face_mask: torch.Tensor
+    pictures: Callable[[float, int], torch.Tensor] | None = None

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ...dicetalk.emotion.timeline import EmotionTimeline
 from ...dicetalk.errors import InputError
+from ...dicetalk.media.moving import fitted
 from ...dicetalk.memory import require_memory
 from ...dicetalk.model.settings import EXPRESSION_BUCKET, MOTION_BUCKET
 from ...dicetalk.sampling.conditions import STRONGEST, Conditions
@@ -22,6 +23,13 @@ from ..types import Audio, DiceTalk, Emotion, Portrait
 # are ComfyUI's own. A test counts them, the latter where there is a GPU.
 COPIES, COPIES_BESIDE_GPU = 11, 5
 REUSE_COPIES = 3  # further ones when guidance is reused
+
+PUBLISHED_WINDOWS = {
+    "overlap": 0,
+    "shift": 7,
+    "motion_bucket": MOTION_BUCKET,
+    "expression_bucket": EXPRESSION_BUCKET,
+}
 
 
 def _inputs():
@@ -192,7 +200,7 @@ def make_guider(
     deep_cache=1,
     clamp_windows=False,
 ):
-    """The guider, and the LATENT to start from: the portrait's, once per frame, (frames, 4, h, w)."""
+    """The guider, and the LATENT to start from: the portrait's once per frame, or a video's, (frames, 4, h, w)."""
     from .guider import DiceTalkGuider as Guider  # diffusers is slow to import: only when first used
 
     require_finite(
@@ -205,11 +213,12 @@ def make_guider(
     )
     _require_width(model, portrait.clip_embeds)
     frames = len(audio_features.tokens)
+    latent = portrait.latent if len(portrait.latent) == 1 else fitted(portrait.latent, frames)
     savings = Savings(guidance_reuse, deep_cache, clamp_windows)
-    _require_memory(model, frames, portrait.latent, audio_features.tokens[:1], emotion, savings)
+    _require_memory(model, frames, latent[:1], audio_features.tokens[:1], emotion, savings)
     told, untold = dicetalk.emotion_tokens(emotion, frames)
     conditions = Conditions(
-        image_latent=portrait.latent,
+        image_latent=latent,
         clip_embeds=portrait.clip_embeds,
         audio_tokens=audio_features.tokens,
         uncond_audio_tokens=audio_features.unconditional,
@@ -227,7 +236,7 @@ def make_guider(
     interval = (guidance_to, guidance_from)
     scales = reference_scale, emotion_scale
     guider = Guider(model, conditions, *scales, overlap, shift, interval, smaller_windows, savings)
-    return guider, {"samples": portrait.latent.repeat(frames, 1, 1, 1)}
+    return guider, {"samples": latent.repeat(frames // len(latent), 1, 1, 1)}
 
 
 def _require_width(model, embeds):
@@ -266,13 +275,13 @@ def _require_memory(model, frames, latent, tokens, emotion, savings):
     )
 
 
-def _sigmas(model, steps, sampler_name, scheduler):
+def _sigmas(model, steps, sampler_name, scheduler, denoise):
     if scheduler == ALIGN_YOUR_STEPS:
         from ...dicetalk.sampling.schedules import sigmas_of  # diffusers is slow to import: only when first used
 
-        return torch.tensor(sigmas_of(scheduler, steps))
+        return torch.tensor(sigmas_of(scheduler, int(steps / denoise))[-steps - 1 :])
     # KSampler's, which leaves out the last but one for the samplers that end better without it.
-    return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler).sigmas
+    return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise=denoise).sigmas
 
 
 class DiceTalkGuider(io.ComfyNode):
@@ -344,6 +353,16 @@ class DiceTalkSampler(io.ComfyNode):
                     "pictures, which changes the result: they set steps, sampler_name, scheduler, guidance_from, "
                     "guidance_to, guidance_reuse, deep_cache and clamp_windows, whatever those say.",
                 ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How much noise sampling starts with: 1 for a portrait. With a video from DICE-Talk "
+                    "Re-act, 0.4 to 0.7 keep the head and the place; the less, the nearer to the video.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -353,23 +372,29 @@ class DiceTalkSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, seed, steps, sampler_name, scheduler, speed=PUBLISHED, **inputs) -> io.NodeOutput:
-        if speed != PUBLISHED:
-            chosen = dict(SPEEDS[speed])
-            steps, sampler_name, scheduler = (chosen.pop(name) for name in ("steps", "sampler", "schedule"))
-            inputs |= chosen
-        guider, latent = make_guider(**inputs)
-        model = inputs["model"]
-        sampler = comfy.samplers.sampler_object(sampler_name)
-        sigmas = _sigmas(model, steps, sampler_name, scheduler)
-        start = latent["samples"]
-        samples = guider.sample(
-            comfy.sample.prepare_noise(start, seed),
-            start,
-            sampler,
-            sigmas,
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
-        return io.NodeOutput({"samples": samples.to(comfy.model_management.intermediate_device())})
+    def execute(cls, seed, steps, sampler_name, scheduler, **inputs) -> io.NodeOutput:
+        return io.NodeOutput({"samples": sample(seed, steps, sampler_name, scheduler, **inputs)})
+
+
+def sample(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0, **inputs):
+    """The sampled latents (frames, 4, h, w), unscaled; the inputs are those of DICE-Talk Sampler."""
+    require_finite(denoise=denoise)
+    if speed != PUBLISHED:
+        chosen = dict(SPEEDS[speed])
+        steps, sampler_name, scheduler = (chosen.pop(name) for name in ("steps", "sampler", "schedule"))
+        inputs |= chosen
+    guider, latent = make_guider(**inputs)
+    model = inputs["model"]
+    sampler = comfy.samplers.sampler_object(sampler_name)
+    sigmas = _sigmas(model, steps, sampler_name, scheduler, denoise)
+    start = latent["samples"]
+    samples = guider.sample(
+        comfy.sample.prepare_noise(start, seed),
+        start,
+        sampler,
+        sigmas,
+        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return samples.to(comfy.model_management.intermediate_device())

@@ -25,7 +25,9 @@ from PIL import Image
 from project import ROOT
 from workflow import NOTES, expanded, problems, to_graph
 
+from dicetalk.media.audio import load_audio
 from dicetalk.media.video import write_video
+from dicetalk.model.audio import num_frames
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
@@ -35,13 +37,15 @@ SMALL = {
     "DiceTalkAudioFeatures": {"length": 0.4},
     "DiceTalkScript": {"script": "[happy] Hi [sad] you!"},
     "DiceTalkSampler": {"steps": 1},
+    "DiceTalkReact": {"short_side": 128, "length": 0.4},
+    "DiceTalkDialogue": {"short_side": 128, "steps": 1},
     "BasicScheduler": {"steps": 1},
     "VAELoader": {"vae_name": "small_vae.safetensors"},
     "CLIPVisionLoader": {"clip_name": "clip_vision_h.safetensors"},
 }
 MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # that ComfyUI's page offers to download
 THUMBNAIL_BYTES = 60_000
-NEVER_UNNUMBERED = {"emotion_follows_speech"}
+NEVER_UNNUMBERED = {"emotion_follows_speech", "re_act", "dialogue"}
 OLD_NAMES = {make.__name__: title for title, make in MADE.items() if make.__name__ not in NEVER_UNNUMBERED}
 AS_SAMPLED = {"5 Back into the picture", "8 Generated portrait"}  # of 12.5 frames a second; the others have 25
 
@@ -72,6 +76,8 @@ def stocked(server, comfy_nodes, tmp_path_factory):
     clip = tmp_path_factory.mktemp("clip") / "short.mp4"
     write_video(clip, frames, 12.5)
     server.upload(clip)
+    write_video(clip.with_name("talk.mp4"), frames, 12.5, np.full(6 * 1280, 0.1, np.float32), 16000)
+    server.upload(clip.with_name("talk.mp4"))
     return server
 
 
@@ -89,6 +95,9 @@ def small(graph):
             graph[number] = {"class_type": "LoadImage", "inputs": {"image": "dicetalk_portrait.jpg"}}
     for node in graph.values():
         node["inputs"].update(SMALL.get(node["class_type"], {}))
+    kinds = {node["class_type"]: node for node in graph.values()}
+    if "DiceTalkReact" in kinds:
+        kinds["LoadVideo"]["inputs"]["file"] = "talk.mp4"
     return graph
 
 
@@ -171,12 +180,12 @@ def test_it_runs(stocked, path, workflow):
     outputs = stocked.run(graph)
     kinds = {graph[number]["class_type"]: output for number, output in outputs.items()}
     frames, rate, seconds = read_video(stocked.saved_file({"": kinds["SaveVideo"]}))
-    size, doubled = (
-        {"5 Back into the picture": 512, "8 Generated portrait": 256}.get(path.stem, 128),
-        path.stem not in AS_SAMPLED,
-    )
+    size = {"5 Back into the picture": 512, "8 Generated portrait": 256, "12 Dialogue": 384}.get(path.stem, 128)
+    doubled, width = path.stem not in AS_SAMPLED, 2 * size if path.stem.startswith("12 ") else size
     count = 9 if path.stem.startswith("7 ") else 10 if doubled else 5  # ComfyUI's own node adds none after the last
-    assert frames.shape == (count, size, size, 3) and rate == (25 if doubled else 12.5)
+    if path.stem.startswith("12 "):
+        count = 2 * num_frames(len(load_audio(ROOT / "demo" / "speech.flac")))  # Dialogue takes all of its speech
+    assert frames.shape == (count, size, width, 3) and rate == (25 if doubled else 12.5)
     assert abs(seconds - len(frames) / rate) <= 1 / rate and frames[1:].std(0).max() > 0
     for kind, output in kinds.items():
         if kind == "DiceTalkPortrait" or kind in ("DiceTalkEmotion", "DiceTalkEmotionMix", "DiceTalkEmotionTimeline"):

@@ -219,6 +219,28 @@ def emotion_follows_speech(canvas):
     canvas.speech((40, 420, 472, 484))
 
 
+def re_act(canvas):
+    canvas.photo((26, 60, 226, 260))
+    canvas.text(126, 290, "neutral", 28)
+    canvas.arrow(238, 160, 268, 160)
+    canvas.photo((286, 60, 486, 260))
+    canvas.card((286, 60, 486, 260), None, COLOURS["sad"], 12, 6)
+    canvas.text(386, 290, "sad", 28, COLOURS["sad"])
+    canvas.card((26, 330, 486, 470))
+    canvas.speech((46, 350, 466, 450))
+
+
+def dialogue(canvas):
+    picture = Image.open(ROOT / "demo" / "two.jpg").resize((460 * FINE, 230 * FINE), Image.Resampling.LANCZOS)
+    canvas.image.paste(picture, (26 * FINE, 50 * FINE))
+    for number, (left, colour) in enumerate(((66, COLOURS["happy"]), (296, COLOURS["neutral"])), 1):
+        canvas.card((left, 70, left + 150, 250), None, colour, 8, 5)
+        canvas.text(left + 75, 310, str(number), 34, colour)
+    canvas.card((26, 340, 486, 470))
+    canvas.speech((46, 350, 246, 460), 28, COLOURS["happy"], 0.0, 0.45)
+    canvas.speech((266, 350, 466, 460), 28, COLOURS["neutral"], 0.45, 1.0)
+
+
 THUMBNAILS = (
     quick_start,
     frames_25_fps,
@@ -230,6 +252,8 @@ THUMBNAILS = (
     generated_portrait,
     paste_back,
     emotion_follows_speech,
+    re_act,
+    dialogue,
 )
 
 

@@ -714,6 +714,83 @@ def long_audio(object_info):
     return sheet
 
 
+def re_act(object_info):
+    text = note(
+        "re-act",
+        [
+            "**Load Video**: a video of one person (**reference.mp4** is a still picture, as a placeholder).",
+            "**DICE-Talk Re-act** takes it in the place of a portrait, every frame of it, and gives its sound.",
+            "**DICE-Talk Emotion**: the emotion that the person is to have instead.",
+            "**DICE-Talk Sampler** starts from the frames: *denoise* says how much is made again, 0.4 to 0.7.",
+        ],
+        more=[
+            "**Another voice** (dubbing): wire **Load Audio** into Audio Features instead of the video's sound. The "
+            "speech may be shorter than the video, not longer.",
+            "Nobody has measured with trained weights how much of the head stays at which *denoise*.",
+        ],
+        examples="`dicetalk_reference.mp4` is an example, which the pack puts into ComfyUI's `input` folder.",
+    )
+    sheet = Talking(object_info, text, 640)
+    sheet.loaders()
+    sheet.column(330)
+    sheet.group("Who")
+    video = sheet.add("LoadVideo", room=240, title="Video of a person", file="dicetalk_reference.mp4")["VIDEO"]
+    sheet.column(330)
+    sheet.group("What")
+    towers = {"clip_vision": sheet.svd["CLIP_VISION"], "vae": sheet.svd["VAE"]}
+    sheet.portrait = sheet.add("DiceTalkReact", room=330, video=video, **towers)
+    sheet.audio = sheet.add("DiceTalkAudioFeatures", dicetalk=sheet.talk["dicetalk"], audio=sheet.portrait["audio"])
+    sheet.how(330)
+    latent = sheet.sample(sheet.emotion("sad"), denoise=0.55)
+    sheet.video(latent)
+    return sheet
+
+
+def dialogue(object_info):
+    text = note(
+        "dialogue",
+        [
+            "**Load Image**: one picture with two persons or more, faces to the camera.",
+            "**Load Audio**: what both say; *turns* of **DICE-Talk Dialogue** says who speaks from when on, with - "
+            "for nobody. Or wire an audio for each person, or one with a channel for each, and leave *turns* empty.",
+            "**DICE-Talk Emotion**: one for each person, from the left, also while they only listen.",
+            "Each person is made in a crop of their own and put back into the picture. Its preview shows the crops.",
+        ],
+        more=[
+            "*faces* holds boxes, as the example is drawn. Empty it for a photograph: all faces that are found are "
+            "taken, from the left. If those are the wrong ones, name them by number, or as boxes."
+        ],
+        examples="`dicetalk_two.jpg` and `dicetalk_speech.flac` are examples, which the pack puts into ComfyUI's "
+        "`input` folder; take your own instead.",
+    )
+    sheet = Talking(object_info, text, 640)
+    sheet.loaders()
+    sheet.column(330)
+    sheet.group("Who")
+    image = sheet.add("LoadImage", room=200, image="dicetalk_two.jpg")["IMAGE"]
+    sheet.group("What")
+    speech = sheet.add("LoadAudio", audio="dicetalk_speech.flac")["AUDIO"]
+    sheet.how(330)
+    parts = {"emotion_a": sheet.emotion("happy"), "emotion_b": sheet.emotion("neutral")}
+    sheet.column(420)
+    sheet.group("Result")
+    made = sheet.add(
+        "DiceTalkDialogue",
+        room=260,
+        model=sheet.talk["MODEL"],
+        dicetalk=sheet.talk["dicetalk"],
+        clip_vision=sheet.svd["CLIP_VISION"],
+        vae=sheet.svd["VAE"],
+        image=image,
+        emotions=parts,
+        audios={"audio_a": speech},
+        turns="0s 1; 1.1s 2",
+        faces="92,84,292,309; 466,84,686,299",
+    )
+    sheet.save(made["video"])
+    return sheet
+
+
 # By level: the title is the file's name, and what ComfyUI lists.
 WORKFLOWS = {
     "1 Quick start": quick_start,
@@ -726,6 +803,8 @@ WORKFLOWS = {
     "8 Generated portrait": generated_portrait,
     "9 Custom sampling": custom_sampling,
     "10 Emotion follows the speech": emotion_follows_speech,
+    "11 Re-act": re_act,
+    "12 Dialogue": dialogue,
 }
 
 

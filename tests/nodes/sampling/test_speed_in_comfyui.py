@@ -173,3 +173,23 @@ def test_a_speed_sets_what_the_other_inputs_say(small, speed, monkeypatch, name,
     made.clear()
     node.DiceTalkSampler.execute(model=small.patcher, **chosen)
     assert made["guidance_reuse"] == 1 and "clamp_windows" not in made and len(made["sigmas"]) == 26
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "align_your_steps"])
+def test_denoise_takes_the_last_sigmas_of_more_steps(small, monkeypatch, scheduler):
+    node = small.module("nodes.sampling.sampler")
+    made = []
+
+    def sample(noise, start, method, sigmas, **_):
+        made.append(sigmas.tolist())
+        return start
+
+    guider = Mock()
+    guider.sample.side_effect = sample
+    monkeypatch.setattr(node, "make_guider", lambda **_: (guider, {"samples": torch.zeros(3, *LATENT)}))
+    for steps, denoise in ((20, 1.0), (10, 0.5), (10, 1.0)):
+        node.DiceTalkSampler.execute(0, steps, "euler", scheduler, denoise=denoise, model=small.patcher)
+    whole, half, short = made
+    assert len(whole) == 21 and half == whole[-11:] and len(short) == 11 and short[0] == whole[0] == 700
+    with pytest.raises(ValueError, match="denoise is nan"):
+        node.DiceTalkSampler.execute(0, 10, "euler", scheduler, denoise=float("nan"), model=small.patcher)
