@@ -14,6 +14,7 @@ _REPLACED = (
     (rf", or run {_DOWNLOAD}", ""),
     (rf"run {_DOWNLOAD}", f"click {_BUTTON}"),
     (r" with " + _DOWNLOAD, f": click {_BUTTON}"),
+    (rf" \({_DOWNLOAD} fetches it\)", ""),
     (r", or write a tiny, untrained one with `[^`]*`", ""),
     (r", or name another folder with --output", ""),
     (r"with --face x1,y1,x2,y2 \(in ComfyUI with the input bboxes or mask\)", "with the input bboxes or mask"),

@@ -29,7 +29,7 @@ def test_a_pipeline_reads_emotions_as_text(tiny_checkpoint, monkeypatch):
     happy = pipeline.read_emotion("happy:1.3")
     assert (happy.mean - pipeline.read_emotion("happy").mean).abs().max() > 0
     given = {}
-    monkeypatch.setattr(pipeline, "_require_memory", lambda portrait, audio, emotion, kind: given.update(it=emotion))
+    monkeypatch.setattr(pipeline, "_require_memory", lambda portrait, audio, emotion, *_: given.update(it=emotion))
     monkeypatch.setattr(pipeline, "encode", lambda *args: 1 / 0)
     portrait = dicetalk.load_portrait(DEMO / "portrait.jpg", short_side=64)
     with pytest.raises(ZeroDivisionError):

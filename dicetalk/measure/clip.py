@@ -108,7 +108,7 @@ def measure_clip(values: dict[str, Any], say: Callable[[str], None] = print) -> 
             return stages.without("encoding", frames)
 
         with _timed_doubling(stages), stages.working("encoding"):
-            rendering.write(job, pipeline, latents, metadata, inputs, watch)
+            rendering.write(job, pipeline, rendering.Sampled(latents, job.seed), metadata, inputs, watch)
     shown = {
         name: {"seconds": seconds, "from": stages.first[name] - start, "to": stages.last[name] - start}
         for name, seconds in stages.busy.items()

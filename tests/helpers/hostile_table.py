@@ -727,13 +727,10 @@ def svd_tensors(part, change):
 
 
 def as_svd(folder):
-    from diffusers import AutoencoderKLTemporalDecoder
-    from transformers import CLIPVisionModelWithProjection
+    from dicetalk.checkpoints.svd import TOWER, VAE, load_svd_part
 
-    from dicetalk.pipeline import _from_svd
-
-    _from_svd(AutoencoderKLTemporalDecoder, folder, "vae", torch.float32)
-    encoder = _from_svd(CLIPVisionModelWithProjection, folder, "image_encoder", torch.float32)
+    load_svd_part(folder, VAE, torch.float32)
+    encoder = load_svd_part(folder, TOWER, torch.float32)
     return f"attention {encoder.config._attn_implementation}"
 
 

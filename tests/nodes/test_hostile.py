@@ -212,7 +212,7 @@ VALUES = [
     ("DiceTalkLoader", "checkpoint", "../../secret", "There is no DICE-Talk checkpoint"),
     ("DiceTalkLoader", "checkpoint", {"a": 1}, "There is no DICE-Talk checkpoint"),
     ("DiceTalkLoader", "weight_dtype", "fp7", "Value not in list"),
-    ("DiceTalkPortrait", "short_side", 64, "smaller than min"),
+    ("DiceTalkPortrait", "short_side", 63, "smaller than min"),
     ("DiceTalkPortrait", "short_side", 10**9, "bigger than max"),
     ("DiceTalkPortrait", "short_side", "wide", "Failed to convert"),
     ("DiceTalkPortrait", "short_side", NAN, "Failed to convert"),
@@ -395,9 +395,12 @@ def test_speech_whose_latents_do_not_fit_is_refused_before_anything_runs(
 
     given = dict.fromkeys(("emotion", "reference_scale", "emotion_scale", "motion_bucket", "expression_bucket"), 1.0)
     given |= {"overlap": 0, "shift": 7, "dicetalk": SimpleNamespace(emotion_tokens=begin)}
-    given["model"] = SimpleNamespace(load_device=torch.device("cpu" if cpu else "cuda"))
+    given["model"] = SimpleNamespace(
+        load_device=torch.device("cpu" if cpu else "cuda"),
+        model=SimpleNamespace(diffusion_model=None),
+    )
     given["audio_features"] = SimpleNamespace(tokens=torch.zeros(1, 1, 1).expand(135_000, 32, 1024))
-    given["portrait"] = SimpleNamespace(latent=torch.zeros(1, 4, 64, 64))
+    given["portrait"] = SimpleNamespace(latent=torch.zeros(1, 4, 64, 64), clip_embeds=torch.zeros(1, 1024))
     if timeline:
         emotion = importlib.import_module(f"{pack.__name__}.dicetalk.emotion")
         given["emotion"] = emotion.EmotionTimeline([emotion.TimelineKey(0.0, emotion.Emotion(torch.zeros(256)))])

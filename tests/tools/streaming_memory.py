@@ -136,7 +136,7 @@ def through_pipeline(latents, sound, held, folder):
     from dicetalk.job import Job
     from dicetalk.media.audio import load_sound
     from dicetalk.pipeline import DiceTalkPipeline
-    from dicetalk.rendering import write
+    from dicetalk.rendering import Sampled, write
     from dicetalk.sampling.decoding import CHUNK
 
     write_tiny_checkpoint(folder / "tiny")
@@ -151,7 +151,7 @@ def through_pipeline(latents, sound, held, folder):
     speech, video = folder / "speech.wav", folder / "clip.mp4"
     job = Job(portrait="portrait.png", audio=speech, output=video, emotion="happy", decode_chunk_size=CHUNK)
     inputs = SimpleNamespace(sound=load_sound(speech))
-    return write(job, pipeline, latents, job.settings(), inputs)
+    return write(job, pipeline, Sampled(latents, job.seed), job.settings(), inputs)
 
 
 if __name__ == "__main__":
