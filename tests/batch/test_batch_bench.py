@@ -21,5 +21,5 @@ def test_both_ways_are_measured(monkeypatch):
 def test_a_command_that_fails_is_an_error():
     from dicetalk.errors import InputError
 
-    with pytest.raises(InputError, match="`dicetalk generate` failed: .*--portrait"):
+    with pytest.raises(InputError, match="`dicetalk generate` failed: .*--output"):
         bench._run("generate")
