@@ -1,5 +1,8 @@
 """The making of the miniature, in sizes that take seconds, and what it writes."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +10,18 @@ import torch
 from dicetalk.checkpoints.finding import Checkpoint, find_checkpoints
 from dicetalk.drawn import Person
 from dicetalk.errors import InputError
-from dicetalk.miniature import autoencoder, make, towers, world
+from dicetalk.miniature import drawn_takes, encoders, make, vae
 
 accelerate = pytest.importorskip("accelerate")
 MAKING = make.Making(
-    takes=8, people=4, autoencoder_steps=4, encoder_steps=2, ear_steps=1, eye_steps=1, steps=2, batch=2
+    takes=8,
+    people=4,
+    vae_steps=4,
+    vae_encoder_steps=2,
+    audio_encoder_steps=1,
+    image_encoder_steps=1,
+    steps=2,
+    batch=2,
 )
 
 
@@ -31,13 +41,15 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def takes(made):
-    return list(world.load(made[0] / "work" / "takes", MAKING.takes))
+    return list(drawn_takes.load(made[0] / "work" / "takes", MAKING.takes))
 
 
 def test_every_stage_is_told_to_its_end(made):
     _, stages = made
     ends = {stage: (done, total) for stage, done, total in stages}
-    assert list(ends) == ["drawing", "ear", "eye", "autoencoder", "features", "latents", "method"]
+    assert list(ends) == [
+        *("drawn takes", "audio encoder", "image encoder", "VAE", "features", "latents", "the method")
+    ]
     assert all(done == total for done, total in ends.values())
 
 
@@ -45,7 +57,9 @@ def test_what_it_writes_is_a_whole_checkpoint(made):
     checkpoint = next(iter(find_checkpoints([made[0] / "out"]).values()))
     assert isinstance(checkpoint, Checkpoint)
     assert set(checkpoint.files) == {"unet", "pose_guider", "audio_linear", "emo_model"}
-    assert checkpoint.whisper and checkpoint.svd and checkpoint.emotions
+    assert checkpoint.whisper and checkpoint.svd and checkpoint.emotions and checkpoint.miniature
+    size = sum(path.stat().st_size for path in checkpoint.root.rglob("*") if path.is_file())
+    assert 25e6 < size < 32e6
 
 
 def test_it_makes_a_video(made, tmp_path):
@@ -56,7 +70,7 @@ def test_it_makes_a_video(made, tmp_path):
     from dicetalk.pipeline import DiceTalkPipeline
 
     pipe = DiceTalkPipeline.from_checkpoint(made[0] / "out", torch_dtype=torch.float32)
-    take = world.takes(1, 1)[0]
+    take = drawn_takes.choose(1, 1)[0]
     portrait = prepare_portrait(Image.fromarray(take.portrait(64)), take.face_box(64), 64)
     happy = load_priors(made[0] / "out" / "emotions")["happy"]
     out = pipe(portrait, take.sound[: 1280 * 6], happy, num_inference_steps=2)
@@ -65,15 +79,42 @@ def test_it_makes_a_video(made, tmp_path):
 
 def test_making_goes_on_where_it_ended(made, monkeypatch):
     folder, _ = made
-    monkeypatch.setattr(world.Take, "frames", None)  # nothing is drawn again
+    monkeypatch.setattr(drawn_takes.Take, "frames", None)  # nothing is drawn again
     history = make.make(folder / "again", folder / "work", MAKING, accelerate.Accelerator(cpu=True))
     assert [step for step, *_ in history] == [1, 2]
     first, again = (torch.load(folder / name / "DICE-Talk" / "unet.pth") for name in ("out", "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+def test_work_on_another_miniature_is_not_taken(made, tmp_path):
+    accelerator = accelerate.Accelerator(cpu=True)
+    with pytest.raises(InputError, match="people was 4, and is 5.*another work folder"):
+        make.make(tmp_path / "out", made[0] / "work", replace(MAKING, people=5), accelerator)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine.txt").touch()
+    with pytest.raises(InputError, match="holds other things"):
+        make.make(tmp_path / "out", tmp_path / "work", MAKING, accelerator)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("mixed", "precision"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_vae_trains_in_the_precision_that_was_asked_for(tmp_path, monkeypatch, mixed, precision):
+    class Reached(Exception):
+        pass
+
+    def train_vae(*args, precision, **more):
+        raise Reached(precision)
+
+    monkeypatch.setattr(make, "train_vae", train_vae)
+    accelerator = SimpleNamespace(mixed_precision=mixed)
+    with pytest.raises(Reached) as reached:
+        make.make(tmp_path / "out", tmp_path / "work", replace(MAKING, takes=2, people=2), accelerator)
+    assert reached.value.args == (precision,)
+    assert not (tmp_path / "out" / "MINIATURE").exists(), "what has this file is whole"
+
+
 def test_each_person_shows_several_emotions_and_none_of_the_held_out():
-    chosen = world.takes(64, 16)
+    chosen = drawn_takes.choose(64, 16)
     shown = {}
     for take in chosen:
         assert take.person.number % 4 != 3
@@ -83,51 +124,56 @@ def test_each_person_shows_several_emotions_and_none_of_the_held_out():
 
 
 def test_scaled_latents_have_unit_spread_and_the_pictures_stay(takes):
-    vae = autoencoder.new_autoencoder()
+    network = vae.new_vae()
     picture = torch.from_numpy(takes[0]["frames"][:1]).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
-        before = vae.decode(vae.encode(picture).latent_dist.mode(), num_frames=1).sample
-        autoencoder.scale_latents(vae, takes)
-        latent = vae.encode(picture).latent_dist.mode()
-        after = vae.decode(latent, num_frames=1).sample
-    vae.requires_grad_(False)
+        before = network.decode(network.encode(picture).latent_dist.mode(), num_frames=1).sample
+        vae.scale_latents(network, takes)
+        latent = network.encode(picture).latent_dist.mode()
+        after = network.decode(latent, num_frames=1).sample
+    network.requires_grad_(False)
     pictures = torch.stack([torch.from_numpy(take["frames"][len(take["frames"]) // 2]) for take in takes])
-    spread = vae.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode().std() * vae.config.scaling_factor
+    spread = (
+        network.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode().std()
+        * network.config.scaling_factor
+    )
     assert abs(float(spread) - 1) < 1e-3
     assert float((after - before).abs().max()) < 1e-4
 
 
 def test_frames_of_a_new_autoencoder_do_not_see_each_other(takes):
-    vae = autoencoder.new_autoencoder()
+    network = vae.new_vae()
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        together = vae.decode(latents, num_frames=3).sample
-        alone = torch.cat([vae.decode(each[None], num_frames=1).sample for each in latents])
+        together = network.decode(latents, num_frames=3).sample
+        alone = torch.cat([network.decode(each[None], num_frames=1).sample for each in latents])
     assert float((together - alone).abs().max()) < 1e-4
 
 
 def test_the_autoencoders_loss_falls(takes):
     losses = []
-    vae = autoencoder.new_autoencoder()
-    autoencoder.train_autoencoder(vae, takes, 16, 16, rate=1e-3, on_step=lambda done, total, loss: losses.append(loss))
+    network = vae.new_vae()
+    vae.train_vae(network, takes, 16, 16, rate=1e-3, on_step=lambda done, total, loss: losses.append(loss))
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
 def test_a_batch_that_cannot_be_cut_into_clips(takes):
     with pytest.raises(InputError, match="multiple of 4"):
-        autoencoder.train_autoencoder(autoencoder.new_autoencoder(), takes, 1, 1, batch=6)
+        vae.train_vae(vae.new_vae(), takes, 1, 1, batch=6)
 
 
-def test_the_ear_hears_the_lips(takes):
+def test_the_audio_encoder_follows_the_lips(takes):
     losses = []
-    towers.train_ear(takes, 12, 5e-3, on_step=lambda done, total, loss: losses.append(loss))
+    encoders.train_audio_encoder(takes, 12, 5e-3, on_step=lambda done, total, loss: losses.append(loss))
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
 
 
-def test_the_eye_tells_people_apart():
+def test_the_image_encoder_distinguishes_people():
     takes = [{"frames": draw(number)[None]} for number in range(6)]
     losses = []
-    towers.train_eye(takes, list(range(6)), 15, 6, 2e-3, on_step=lambda done, total, loss: losses.append(loss))
+    encoders.train_image_encoder(
+        takes, list(range(6)), 15, 6, 2e-3, on_step=lambda done, total, loss: losses.append(loss)
+    )
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -141,7 +187,7 @@ def test_generate_says_what_a_miniature_knows_and_its_size(made, tmp_path, capsy
     from dicetalk.cli import main
     from dicetalk.drawn.files import write_take
 
-    take = world.takes(1, 1)[0]
+    take = drawn_takes.choose(1, 1)[0]
     write_take(take, tmp_path / "her.mp4", 128)
     box = ",".join(f"{value:g}" for value in take.face_box(128))
     arguments = ["--portrait", str(tmp_path / "her.png"), "--audio", str(tmp_path / "her.mp4"), "--face", box]

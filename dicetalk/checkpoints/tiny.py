@@ -123,27 +123,39 @@ def _write_emo_model(folder, seed):
     _save_pth(module, folder, "emo_model", seed)
 
 
-def _write_whisper(folder, seed):
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+def small_whisper_config(width, inner):
+    """transformers' WhisperConfig of as many layers as DICE-Talk listens through, and a decoder that does nothing.
 
-    config = WhisperConfig(
+    Args:
+        width: of the states.
+        inner: of the encoder's layers between.
+    """
+    from transformers import WhisperConfig
+
+    return WhisperConfig(
         vocab_size=8,
-        d_model=WHISPER_WIDTH,
+        d_model=width,
         encoder_layers=WHISPER_LAYERS,
         encoder_attention_heads=2,
-        encoder_ffn_dim=WHISPER_WIDTH,
+        encoder_ffn_dim=inner,
         decoder_layers=1,
         decoder_attention_heads=2,
-        decoder_ffn_dim=WHISPER_WIDTH,
+        decoder_ffn_dim=width,
         max_target_positions=8,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
         decoder_start_token_id=3,
     )
+
+
+def _write_whisper(folder, seed):
+    from transformers import WhisperForConditionalGeneration
+
+    config = small_whisper_config(WHISPER_WIDTH, WHISPER_WIDTH)
     tensors = _filled(WhisperForConditionalGeneration(config), seed).state_dict()
     del tensors["proj_out.weight"]  # the token embedding again
-    _save_pretrained(config, tensors, folder / WHISPER_FOLDER, "model.safetensors")
+    save_pretrained(config, tensors, folder / WHISPER_FOLDER, "model.safetensors")
 
 
 def _write_vae(folder, seed):
@@ -172,7 +184,7 @@ def _write_image_encoder(folder, seed):
         projection_dim=TOKEN_WIDTH,
     )
     tensors = _filled(CLIPVisionModelWithProjection(config), seed).half().state_dict()
-    _save_pretrained(config, tensors, folder / SVD_FOLDER / "image_encoder", "model.fp16.safetensors")
+    save_pretrained(config, tensors, folder / SVD_FOLDER / "image_encoder", "model.fp16.safetensors")
 
 
 def write_svd_configs(folder, seed=0):
@@ -185,7 +197,7 @@ def write_svd_configs(folder, seed=0):
     CLIPImageProcessor().save_pretrained(folder / SVD_FOLDER / "feature_extractor")
 
 
-def write_emotions(folder, seed):
+def write_emotions(folder, seed=0):
     (folder / EMOTIONS_FOLDER).mkdir()
     for name, mean in emotion_means(seed).items():
         prior = np.empty((), dtype=object)
@@ -229,7 +241,8 @@ def emotion_means(seed=0) -> dict[str, np.ndarray]:
     return means
 
 
-def _save_pretrained(config, tensors, folder, file_name):
+def save_pretrained(config, tensors, folder, file_name) -> None:
+    """Write a model of transformers: its config.json, and tensors by name as safetensors."""
     from safetensors.torch import save_file
 
     config.save_pretrained(folder)

@@ -1,35 +1,26 @@
-"""Make the miniature: the whole method in the smallest sizes that show it, trained on drawn people alone.
+"""Make a miniature: the whole method in the smallest sizes that show it, trained on drawn people alone.
 
-It draws people, trains an ear, an eye and a VAE, and then the method itself. What an ended run finished is not done
-again. On two cores of a CPU it takes hours: the smaller numbers are for a try."""
+It draws people, trains an audio encoder, an image encoder and a VAE, and then the method itself. What an ended run
+finished is not done again. With the numbers of the defaults it takes hours on two cores of a CPU."""
 
 HELP = "train a small checkpoint on drawn people, all of it"
 
 EXAMPLES = (
-    ("the one that comes with the project", "--output miniature"),
-    ("a try that takes minutes and learns little", "--output small --takes 60 --people 20 --autoencoder-steps 100"),
+    ("where `python dev.py demo` looks for one", "--output miniature"),
+    ("a try that takes minutes and learns little", "--output small --takes 60 --people 20 --vae-steps 100 --steps 20"),
 )
 
 OPTIONS = (
     ("takes", "drawn takes to learn from"),
     ("people", "people in them"),
-    ("autoencoder_steps", "steps of the VAE's training"),
-    ("encoder_steps", "steps after which the VAE's encoder stays as it is"),
-    ("ear_steps", "steps of the audio encoder's training"),
-    ("eye_steps", "steps of the image encoder's training"),
-    ("steps", "steps of the method's own training"),
+    ("vae_steps", "steps of the VAE's training"),
+    ("vae_encoder_steps", "steps after which the VAE's encoder stays as it is"),
+    ("audio_encoder_steps", "steps of the audio encoder's training"),
+    ("image_encoder_steps", "steps of the image encoder's training"),
+    ("steps", "steps of the method's own training; may grow when the command is run again"),
     ("batch", "clips in a step of it"),
     ("seed", "of everything that is random"),
 )
-STAGES = {
-    "drawing": "drawing takes",
-    "ear": "audio encoder",
-    "eye": "image encoder",
-    "autoencoder": "VAE",
-    "features": "features",
-    "latents": "latents",
-    "method": "the method",
-}
 
 
 def add_arguments(parser):
@@ -62,8 +53,9 @@ def run(args):
     from ..miniature.make import Making, make
 
     for name, _ in OPTIONS:
-        if getattr(args, name) < (name == "seed") * -1 + 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: give 1 or more.")
+        value, least = getattr(args, name), 0 if name == "seed" else 1
+        if value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
     try:
         import accelerate
     except ImportError as error:
@@ -79,13 +71,12 @@ def run(args):
 
     def on_progress(stage, done, total, loss):
         if stage not in bars:
-            for bar in bars.values():
-                bar.close()
-            bars[stage] = tqdm(total=total, desc=STAGES[stage], disable=None)
-        bar = bars[stage]
+            for earlier in bars.values():
+                earlier.close()
+            bars[stage] = tqdm(total=total, desc=stage, disable=None)
         if loss is not None:
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        bar.update(done - bar.n)
+            bars[stage].set_postfix(loss=f"{loss:.4f}", refresh=False)
+        bars[stage].update(done - bars[stage].n)
 
     try:
         make(output, work, Making(**{name: getattr(args, name) for name, _ in OPTIONS}), accelerator, on_progress)

@@ -12,19 +12,19 @@ from ..media.pixels import clip_pixels
 from ..media.portrait import draw_face_mask
 from ..model.audio import audio_features
 from ..training.dataset import SHARD, Record, write_shard
-from .towers import EYE_PIXELS
-from .world import SIZE
+from .drawn_takes import SIZE
+from .encoders import IMAGE_PIXELS
 
 _PER_SHARD = 100
 
 
 @torch.no_grad()
-def towers_features(takes, ear, eye, path, on_take=None):
-    """What the towers hear and see of takes, kept in a file.
+def encoded(takes, audio_encoder, image_encoder, path, on_take=None):
+    """What the encoders make of takes, kept in a file.
 
     Args:
         takes: a list of name → array with frames and sound.
-        ear, eye: the towers.
+        audio_encoder, image_encoder: transformers' `WhisperEncoder` and `CLIPVisionModelWithProjection`.
         path: the file; what it holds is taken.
         on_take: called as ``on_take(done, total)``.
 
@@ -36,9 +36,9 @@ def towers_features(takes, ear, eye, path, on_take=None):
         arrays: dict[str, Any] = {}
         for number, take in enumerate(takes):
             frames = take["frames"]
-            arrays[f"{number}.audio"] = audio_features(ear, take["sound"])[: len(frames)].half().numpy()
-            pixels = torch.cat([clip_pixels(Image.fromarray(frame), EYE_PIXELS) for frame in frames])
-            arrays[f"{number}.clip"] = eye(pixels).image_embeds.half().numpy()
+            arrays[f"{number}.audio"] = audio_features(audio_encoder, take["sound"])[: len(frames)].half().numpy()
+            pixels = torch.cat([clip_pixels(Image.fromarray(frame), IMAGE_PIXELS) for frame in frames])
+            arrays[f"{number}.clip"] = image_encoder(pixels).image_embeds.half().numpy()
             if on_take is not None:
                 on_take(number + 1, len(takes))
         with written_beside(path) as part, write_errors(path), open(part, "wb") as file:
@@ -53,9 +53,9 @@ def write_clips(folder, chosen, takes, features, vae, on_take=None) -> None:
 
     Args:
         folder: made if missing.
-        chosen: `world.takes`.
+        chosen: `drawn_takes.choose`.
         takes: the same ones, drawn.
-        features: `towers_features`.
+        features: `encoded`.
         vae: encodes the pictures.
         on_take: called as ``on_take(done, total)``.
     """

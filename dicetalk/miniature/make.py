@@ -1,23 +1,27 @@
 """The whole making of the miniature, stage after stage; what an ended run finished is not done again."""
 
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from ..checkpoints.finding import EMOTIONS_FOLDER, MINIATURE_FILE, SVD_FOLDER, WHISPER_FOLDER
-from ..checkpoints.tiny import emotion_means, write_emotions, write_svd_configs
+from ..checkpoints.tiny import emotion_means, save_pretrained, write_emotions, write_svd_configs
+from ..emotion.options import CLASSES
+from ..errors import InputError, reason
+from ..files import write_errors, written_beside
 from ..training.dataset import PreparedClips
 from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.parts import build_objective, new_parts, save_parts
-from . import towers, world
-from .autoencoder import new_autoencoder, scale_latents, train_autoencoder
-from .features import towers_features, write_clips
+from . import drawn_takes, encoders
+from .features import encoded, write_clips
+from .vae import new_vae, scale_latents, train_vae
 
 CHANNELS = (64, 96, 96, 96)
-_WIDTH = towers.TOKEN_WIDTH
+_WIDTH = encoders.TOKEN_WIDTH
 CONFIG = {
     "unet": {
         "block_out_channels": CHANNELS,
@@ -28,16 +32,22 @@ CONFIG = {
         "cross_attention_dim": _WIDTH,
     },
     "pose_guider": {"conditioning_embedding_channels": CHANNELS[0], "block_out_channels": (8, 8, 16, 16)},
-    "audio_linear": {"width": towers.EAR_WIDTH, "hidden": 128, "tokens": 32, "dim": _WIDTH},
+    "audio_linear": {"width": encoders.AUDIO_WIDTH, "hidden": 128, "tokens": 32, "dim": _WIDTH},
     "emo_model": {
         "hidden": 128,
         "codes": 64,
         "code_dim": _WIDTH,
         "tokens": 32,
         "width": _WIDTH,
-        "classifier_dims": (CHANNELS[-1], 64, 64, 22),
+        "classifier_dims": (CHANNELS[-1], 64, 64, len(CLASSES)),
     },
 }
+INTENSITIES = (0.6, 1.0, 1.4)  # of the three levels
+_RECORD = "making.json"
+_ABOUT = """\
+The weights in this folder are a miniature of DICE-Talk, trained on drawn people alone by `python -m dicetalk
+miniature`. It knows nothing else. `python -m dicetalk download` fetches the published weights.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,21 +56,20 @@ class Making:
 
     Attributes:
         takes, people: drawn takes to learn from, and the people in them.
-        autoencoder_steps, encoder_steps: of 4 pictures; after the second number the VAE's encoder stays as it is.
-        ear_steps, eye_steps: of 30 s; of 2 pictures of 32 people.
-        steps, batch, rate: of the method's own training, see `TrainingOptions`.
+        vae_steps, vae_encoder_steps: of 4 pictures; after the second number the VAE's encoder stays as it is.
+        audio_encoder_steps, image_encoder_steps: of 30 s; of 2 pictures of 32 people.
+        steps, batch: of the method's own training, see `TrainingOptions`.
         seed: of everything.
     """
 
     takes: int = 1600
     people: int = 400
-    autoencoder_steps: int = 4000
-    encoder_steps: int = 1700
-    ear_steps: int = 400
-    eye_steps: int = 400
+    vae_steps: int = 4000
+    vae_encoder_steps: int = 1700
+    audio_encoder_steps: int = 400
+    image_encoder_steps: int = 400
     steps: int = 1500
     batch: int = 4
-    rate: float = 1e-3
     seed: int = 0
 
     def training(self):
@@ -69,20 +78,13 @@ class Making:
             trains="all",
             steps=self.steps,
             batch=self.batch,
-            rate=self.rate,
+            rate=1e-3,
             bank="both",
             portraits="person",
             intensities=INTENSITIES,
             ema=0.99,
             seed=self.seed,
         )
-
-
-INTENSITIES = (0.6, 1.0, 1.4)  # of the three levels
-_ABOUT = """\
-The weights in this folder are a miniature of DICE-Talk, trained on drawn people alone by `python -m dicetalk
-miniature`. It knows nothing else. `python -m dicetalk download` fetches the published weights.
-"""
 
 
 def make(output, work, making, accelerator, on_progress=None):
@@ -92,83 +94,109 @@ def make(output, work, making, accelerator, on_progress=None):
         output: the folder to write.
         work: folder of what is kept on the way (drawn takes, states, features); about 2 GB.
         making: Making.
-        accelerator: Hugging Face's `Accelerator`, of one process.
+        accelerator: Hugging Face's `Accelerator`, of one process; its precision is the VAE's too.
         on_progress: called as ``on_progress(stage, done, total, loss)``; the loss is None where there is none.
 
     Returns:
         The losses of the method's own training, see `dicetalk.training.loop.train`.
 
     Raises:
-        InputError: something cannot be written or continued from, or a loss is not finite.
+        InputError: the work is of another making, something cannot be written, or a loss is not finite.
     """
     output, work = Path(output), Path(work)
-    for folder in (work, output):
-        folder.mkdir(parents=True, exist_ok=True)
-    (output / MINIATURE_FILE).write_text(_ABOUT, encoding="utf-8")
+    _check_work(work, asdict(making) | {"precision": accelerator.mixed_precision})
+    output.mkdir(parents=True, exist_ok=True)
 
     def report(stage):
         return lambda done, total, loss=None: on_progress and on_progress(stage, done, total, loss)
 
-    chosen = world.takes(making.takes, making.people, making.seed)
-    world.draw(work / "takes", chosen, report("drawing"))
-    takes = list(world.load(work / "takes", len(chosen)))
-    people = [take.person.number for take in chosen]
-    seed = making.seed
-    ear = towers.train_ear(takes, making.ear_steps, seed=seed, state=work / "ear.pt", on_step=report("ear"))
-    eye = towers.train_eye(takes, people, making.eye_steps, seed=seed, state=work / "eye.pt", on_step=report("eye"))
-    vae = new_autoencoder(seed)
-    state = work / "autoencoder.pt"
-    steps = making.autoencoder_steps, making.encoder_steps
-    train_autoencoder(vae, takes, *steps, seed=seed, state=state, on_step=report("autoencoder"))
+    chosen = drawn_takes.choose(making.takes, making.people, making.seed)
+    drawn_takes.draw(work / "takes", chosen, report("drawn takes"))
+    takes = list(drawn_takes.load(work / "takes", len(chosen)))
+    audio_encoder = encoders.train_audio_encoder(
+        takes,
+        making.audio_encoder_steps,
+        seed=making.seed,
+        state=work / "audio-encoder.safetensors",
+        on_step=report("audio encoder"),
+    )
+    image_encoder = encoders.train_image_encoder(
+        takes,
+        [take.person.number for take in chosen],
+        making.image_encoder_steps,
+        seed=making.seed,
+        state=work / "image-encoder.safetensors",
+        on_step=report("image encoder"),
+    )
+    vae = new_vae(making.seed)
+    train_vae(
+        vae,
+        takes,
+        making.vae_steps,
+        making.vae_encoder_steps,
+        seed=making.seed,
+        state=work / "vae.safetensors",
+        precision=torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32,
+        on_step=report("VAE"),
+    )
     scale_latents(vae, takes)
-    write_companions(output, vae, ear, eye)
-    ear, eye, vae = halved(ear), halved(eye), halved(vae)  # as they will be used
-    features = towers_features(takes, ear, eye, work / "towers.npz", report("features"))
+    for module in (audio_encoder, image_encoder, vae):
+        module.half()
+    write_companions(output, vae, audio_encoder, image_encoder)
+    for module in (audio_encoder, image_encoder, vae):
+        module.float()  # to compute with the numbers that were written
+    features = encoded(takes, audio_encoder, image_encoder, work / "encoded.npz", report("features"))
     write_clips(work / "clips", chosen, takes, features, vae, report("latents"))
     options = making.training()
-    objective = build_objective(new_parts(CONFIG, seed), options)
-    means = {name: torch.from_numpy(mean) for name, mean in emotion_means().items()}
+    objective = build_objective(new_parts(CONFIG, making.seed), options)
     history = train(
         objective,
         PreparedClips(work / "clips", options.frames),
-        means,
+        {name: torch.from_numpy(mean) for name, mean in emotion_means().items()},
         accelerator,
         work / "training.safetensors",
         save_every=50,
         resume=True,
-        on_step=lambda done, total, losses: report("method")(done, total, losses[1]),
+        on_step=lambda done, total, losses: report("the method")(done, total, losses[1]),
     )
     save_parts(objective.half(), output)
+    (output / MINIATURE_FILE).write_text(_ABOUT, encoding="utf-8")  # last: what has it is whole
     return history
 
 
-def halved(module):
-    """With the weights that a file in half precision holds, computed with in float32."""
-    return module.half().float()
+def _check_work(work, making):
+    """InputError where the work folder is of a making with other numbers; more steps of the method may follow."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / _RECORD
+    now = {name: value for name, value in making.items() if name != "steps"}
+    if not path.exists():
+        if any(work.iterdir()):
+            raise InputError(f"{work} holds other things than the work on a miniature: name a new or an empty folder.")
+        with written_beside(path) as part, write_errors(path):
+            part.write_text(json.dumps(now), encoding="utf-8")
+        return
+    try:
+        was = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name in now if was.get(name) != now[name]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({reason(error)}): name another work folder.") from error
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"{work} is the work on another miniature: {name} was {was.get(name)!r}, and is {now[name]!r}. Give the "
+            "same numbers, or another work folder."
+        )
 
 
-def write_companions(output, vae, ear, eye) -> None:
-    """Write what a checkpoint folder has beside the method's own four parts."""
-    from safetensors.torch import save_file
-
-    from .towers import ear_config
-
-    folder = output / SVD_FOLDER
-    for name, module in (("vae", vae), ("image_encoder", eye)):
+def write_companions(folder, vae, audio_encoder, image_encoder) -> None:
+    """Write what a checkpoint folder has beside the method's own four parts, in the precision of the modules."""
+    for name in (SVD_FOLDER, WHISPER_FOLDER, EMOTIONS_FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
-        half = {key: tensor.half().contiguous() for key, tensor in module.state_dict().items()}
-        (folder / name).mkdir(parents=True)
-        if name == "vae":
-            module.save_config(folder / name)
-            save_file(half, folder / name / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
-        else:
-            module.config.save_pretrained(folder / name)
-            save_file(half, folder / name / "model.fp16.safetensors", {"format": "pt"})
-    whisper = output / WHISPER_FOLDER
-    whisper.mkdir(parents=True, exist_ok=True)
-    ear_config().save_pretrained(whisper)
-    half = {f"model.encoder.{name}": tensor.half().contiguous() for name, tensor in ear.state_dict().items()}
-    save_file(half, whisper / "model.safetensors", {"format": "pt"})
-    write_svd_configs(output)
-    if not (output / EMOTIONS_FOLDER).exists():
-        write_emotions(output, 0)
+    svd = folder / SVD_FOLDER
+    vae.save_pretrained(svd / "vae", variant="fp16")
+    tensors = image_encoder.state_dict()
+    save_pretrained(image_encoder.config, tensors, svd / "image_encoder", "model.fp16.safetensors")
+    tensors = {f"model.encoder.{name}": tensor for name, tensor in audio_encoder.state_dict().items()}
+    save_pretrained(encoders.audio_config(), tensors, folder / WHISPER_FOLDER, "model.safetensors")
+    write_svd_configs(folder)
+    write_emotions(folder)

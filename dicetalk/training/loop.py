@@ -1,22 +1,19 @@
 """The training loop under accelerate: one process or many, stopped and continued, to the same result."""
 
 import dataclasses
-import json
 import math
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..embedder.processes import check_same, together
-from ..errors import InputError, reason
-from ..files import write_errors, written_beside
+from ..errors import InputError
 from .draw import collate, draw_item
 from .objective import LOSSES
 from .parts import fingerprint
+from .state import load_state, save_state
 
-STATE_FORMAT = "dicetalk-training-1"
 # What a state may differ in from the run that continues from it.
 _FREE = ("steps", "accumulate", "checkpointing")
 
@@ -66,7 +63,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
     optimizer = torch.optim.AdamW(learning.values(), lr=options.rate, weight_decay=options.decay)
     average = _average(learning, options)
     found = resume and state is not None and Path(state).is_file()
-    done, history = together(lambda: _load_state(state, run, learning, optimizer, average) if found else (0, []))
+    done, history = together(lambda: load_state(state, run, learning, optimizer, average) if found else (0, []))
     check_same(done, f"The processes do not find the same state in {state}: its folder must be one that all share.")
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     if average is not None:
@@ -104,7 +101,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
         history.append([step + 1, *losses])
         if accelerator.is_main_process:
             if state is not None and ((step + 1) % save_every == 0 or step + 1 == options.steps):
-                _save_state(state, run, learning, optimizer, average, step + 1, history)
+                save_state(state, run, learning, optimizer, average, step + 1, history)
             if on_step is not None:
                 on_step(step + 1, options.steps, losses)
     accelerator.wait_for_everyone()
@@ -150,57 +147,3 @@ def _run(objective, clips, priors):
     options = {name: value for name, value in dataclasses.asdict(objective.options).items() if name not in _FREE}
     means = {name: [round(float(value), 5) for value in mean[:4]] for name, mean in sorted(priors.items())}
     return options | {"clips": clips.fingerprint(), "start": fingerprint(objective), "priors": means}
-
-
-def _save_state(path, run, learning, optimizer, average, step, history):
-    from safetensors.torch import save_file
-
-    tensors = {f"model.{name}": each for name, each in learning.items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()})
-    record = {"run": run, "step": step, "history": history, "ema": None}
-    if average is not None:
-        kept = average.state_dict()
-        tensors.update({f"ema.{number}": each for number, each in enumerate(kept.pop("shadow_params"))})
-        record["ema"] = {name: value for name, value in kept.items() if isinstance(value, (int, float, bool))}
-    tensors = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
-    metadata = {"format": STATE_FORMAT, "state": json.dumps(record)}
-    with written_beside(path) as part, write_errors(path):
-        try:
-            save_file(tensors, part, metadata)
-        except SafetensorError as error:  # the library's own word for what the system says
-            raise InputError(
-                f"{path} cannot be written ({reason(error)}): make room. The last state is whole."
-            ) from error
-
-
-def _load_state(path, run, learning, optimizer, average):
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get("state", "null"))
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-        was = json.loads(json.dumps(record["run"]))
-        now = json.loads(json.dumps(run))
-        if differing := [name for name in now if was.get(name) != now[name]]:
-            name = differing[0]
-            raise InputError(
-                f"{path} is of another run: {name} was {was.get(name)!r}, and is {now[name]!r}. Start without "
-                "--resume, or as that run was started."
-            )
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(tensors[f"model.{name}"])
-        moments = {}
-        for name, tensor in tensors.items():
-            kind, number, *rest = name.split(".", 2)
-            if kind == "optimizer":
-                moments.setdefault(int(number), {})[rest[0]] = tensor
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        if average is not None:
-            shadow = [tensors[f"ema.{number}"] for number in range(len(learning))]
-            average.load_state_dict({**average.state_dict(), **record["ema"], "shadow_params": shadow})
-        return record["step"], record["history"]
-    except InputError:
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path} is no state of a training that can be continued ({reason(error)}).") from error

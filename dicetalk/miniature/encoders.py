@@ -1,6 +1,6 @@
-"""The two towers that the method takes ready-made: an ear (Whisper's encoder) and an eye (CLIP's vision tower), small.
+"""Small ones of the two encoders that the method takes ready-made: Whisper's, and CLIP's vision tower.
 
-The ear learns what the lips do while it hears a sound; the eye learns whose picture it sees.
+The first learns what the lips do while it hears a sound, the second whose picture it sees.
 """
 
 import numpy as np
@@ -8,44 +8,29 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ..checkpoints.tiny import small_whisper_config
 from ..media.pixels import clip_pixels
 from ..model.audio import CHUNK_POSITIONS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ..reading.clip import BLENDSHAPES
-from .state import Kept
+from .small_training import SmallTraining
 
-EAR_WIDTH = 32
-EYE_WIDTH = 64
-EYE_PIXELS = 224
+AUDIO_WIDTH = 32
+IMAGE_WIDTH = 64
+IMAGE_PIXELS = 224
 TOKEN_WIDTH = 64  # of all that the UNet attends to
 LIPS = "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthRollLower"
 _COLUMNS = [BLENDSHAPES.index(name) for name in LIPS]
-_CHUNK = 30 * SAMPLE_RATE // SAMPLES_PER_FRAME  # frames that the ear hears at once
+_CHUNK = 30 * SAMPLE_RATE // SAMPLES_PER_FRAME  # frames that Whisper hears at once
 _PAUSE = 5  # frames of silence between takes
 _TEMPERATURE = 0.1
 
 
-def ear_config():
-    """transformers' WhisperConfig of the ear."""
-    from transformers import WhisperConfig
-
-    return WhisperConfig(
-        vocab_size=8,
-        d_model=EAR_WIDTH,
-        encoder_layers=4,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=2 * EAR_WIDTH,
-        decoder_layers=1,
-        decoder_attention_heads=2,
-        decoder_ffn_dim=EAR_WIDTH,
-        max_target_positions=8,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=3,
-    )
+def audio_config():
+    """transformers' WhisperConfig."""
+    return small_whisper_config(AUDIO_WIDTH, 2 * AUDIO_WIDTH)
 
 
-def train_ear(takes, steps, rate=2e-3, seed=0, state=None, on_step=None):
+def train_audio_encoder(takes, steps, rate=2e-3, seed=0, state=None, on_step=None):
     """Train transformers' `WhisperEncoder` to follow the lips in the sound.
 
     Args:
@@ -58,30 +43,28 @@ def train_ear(takes, steps, rate=2e-3, seed=0, state=None, on_step=None):
 
     Returns:
         The encoder, in evaluation mode.
+
+    Raises:
+        InputError: the state cannot be read or written.
+        NotFinite: the loss is no finite number.
     """
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder, lips = WhisperEncoder(ear_config()), torch.nn.Linear(EAR_WIDTH, len(LIPS))
+        encoder, lips = WhisperEncoder(audio_config()), torch.nn.Linear(AUDIO_WIDTH, len(LIPS))
     both = torch.nn.ModuleList([encoder, lips])
-    optimizer = torch.optim.AdamW([each for each in both.parameters() if each.requires_grad], lr=rate)
-    mel, kept = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins), Kept(both, optimizer, state, 0.98)
-    for step in range(kept.load(), steps):
+    mel = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
+    training = SmallTraining(both, rate, 0.98, state, on_step)
+    for step in training.steps(steps):
         sound, wanted, counts = _chunk(takes, np.random.default_rng([seed, step]))
         features = mel(sound, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
         states = encoder(features).last_hidden_state[0]
         seen = lips(states.unflatten(0, (_CHUNK, CHUNK_POSITIONS // _CHUNK)).mean(1))
         error = (seen - torch.from_numpy(wanted)).square().mean(1)
         loss = (error * torch.from_numpy(counts)).sum() / counts.sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        kept.step(step + 1, steps)
-        if on_step is not None:
-            on_step(step + 1, steps, float(loss.detach()))
-    kept.finish()
+        training.step(loss, step + 1, steps)
     return encoder
 
 
@@ -103,22 +86,22 @@ def _chunk(takes, random):
     return sound, wanted, counts
 
 
-def eye_config():
-    """transformers' CLIPVisionConfig of the eye."""
+def image_config():
+    """transformers' CLIPVisionConfig."""
     from transformers import CLIPVisionConfig
 
     return CLIPVisionConfig(
-        hidden_size=EYE_WIDTH,
-        intermediate_size=2 * EYE_WIDTH,
+        hidden_size=IMAGE_WIDTH,
+        intermediate_size=2 * IMAGE_WIDTH,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=EYE_PIXELS,
+        image_size=IMAGE_PIXELS,
         patch_size=32,
         projection_dim=TOKEN_WIDTH,
     )
 
 
-def train_eye(takes, persons, steps, batch=32, rate=1e-3, seed=0, state=None, on_step=None):
+def train_image_encoder(takes, persons, steps, batch=32, rate=1e-3, seed=0, state=None, on_step=None):
     """Train transformers' `CLIPVisionModelWithProjection` to distinguish people, whatever their expression.
 
     Two pictures of each of a batch's people are to be more alike than those of different people (InfoNCE, van den Oord
@@ -127,22 +110,25 @@ def train_eye(takes, persons, steps, batch=32, rate=1e-3, seed=0, state=None, on
     Args:
         takes: a list of name → array with frames (n, size, size, 3) uint8.
         persons: a number for each take, equal for those of one person.
-        steps, batch, rate, seed, state, on_step: of the training; see `train_ear`. The batch counts people.
+        steps, batch, rate, seed, state, on_step: of the training; see `train_audio_encoder`. The batch counts people.
 
     Returns:
-        The tower, in evaluation mode.
+        The encoder, in evaluation mode.
+
+    Raises:
+        as for `train_audio_encoder`.
     """
     from transformers import CLIPVisionModelWithProjection
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        eye = CLIPVisionModelWithProjection(eye_config())
-    optimizer = torch.optim.AdamW(eye.parameters(), lr=rate)
-    kept, of_person = Kept(eye, optimizer, state, 0.98), {}
+        encoder = CLIPVisionModelWithProjection(image_config())
+    of_person = {}
     for number, person in enumerate(persons):
         of_person.setdefault(person, []).append(number)
     names = sorted(of_person)
-    for step in range(kept.load(), steps):
+    training = SmallTraining(encoder, rate, 0.98, state, on_step)
+    for step in training.steps(steps):
         random = np.random.default_rng([seed, step])
         chosen = [names[place] for place in random.permutation(len(names))[:batch]]
         pictures = [
@@ -150,19 +136,13 @@ def train_eye(takes, persons, steps, batch=32, rate=1e-3, seed=0, state=None, on
             for _ in range(2)
             for name in chosen
         ]
-        embeds = F.normalize(eye(torch.cat(pictures)).image_embeds, dim=1)
+        embeds = F.normalize(encoder(torch.cat(pictures)).image_embeds, dim=1)
         likeness = embeds[: len(chosen)] @ embeds[len(chosen) :].T / _TEMPERATURE
         own = torch.arange(len(chosen))
         loss = (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        kept.step(step + 1, steps)
-        if on_step is not None:
-            on_step(step + 1, steps, float(loss.detach()))
-    kept.finish()
-    return eye
+        training.step(loss, step + 1, steps)
+    return encoder
 
 
 def _any_picture(frames, random):
-    return clip_pixels(Image.fromarray(frames[int(random.integers(len(frames)))]), EYE_PIXELS)
+    return clip_pixels(Image.fromarray(frames[int(random.integers(len(frames)))]), IMAGE_PIXELS)

@@ -11,21 +11,22 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..model.settings import LATENT_CHANNELS, LATENT_SCALE
-from .state import Kept
+from .small_training import SmallTraining
 
 CHANNELS = (64, 64, 128, 128)
 CLIP = 4  # frames
 KL = 5e-4  # weight of the divergence from a standard normal, a mean over the latent's numbers
 EDGES = 1.0  # weight of the differences between neighbouring pixels
 COARSE = 2.0  # weight of the mean over squares of 8 pixels, which keeps colours
-_CONSTANT = 8.0  # of the frame: half of its height
+FACE = 3.0  # weight of a pixel in the face's box; others have 1
+WARM_UP = 50  # steps in which the rate rises
+_FRAME = 8.0  # of `_add_frame`: half of its height
 _COLOURS = (0, 1, 2)
 _SILU = 1.2264  # SiLU(1.5)
 _STEEPNESS = 1 / 0.52  # that undoes its slope, and the half that the norms leave
-FACE = 3.0  # weight of a pixel in the face's box; others have 1
 
 
-def new_autoencoder(seed=0):
+def new_vae(seed=0):
     """diffusers' `AutoencoderKLTemporalDecoder` with random weights, whose frames do not see each other yet."""
     from diffusers import AutoencoderKLTemporalDecoder
 
@@ -57,22 +58,22 @@ def _start_plainly(vae):
         if isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] == 3:
             module.weight[:, :, ::2] = 0  # while pictures are single, nothing is learned there
     encoder, decoder = vae.encoder, vae.decoder
-    _carry(encoder.conv_in, (0, 1, 2), _COLOURS)
+    _carry(encoder.conv_in, _COLOURS, _COLOURS)
     chain = [
         module for name, module in encoder.named_modules() if name.endswith(("conv_shortcut", "downsamplers.0.conv"))
     ]
     for convolution in chain:
-        _carry(convolution, _COLOURS, _COLOURS, mean=convolution.stride[0] == 2)
-    _frame(encoder)
-    _carry(encoder.conv_out, _COLOURS, (0, 1, 2), gain=2 * _STEEPNESS)
+        _carry(convolution, _COLOURS, _COLOURS, mean=convolution.stride == (2, 2))
+    _add_frame(encoder)
+    _carry(encoder.conv_out, _COLOURS, _COLOURS, gain=2 * _STEEPNESS)
     encoder.conv_out.bias[:3] = -2 * _STEEPNESS * _SILU
     encoder.conv_out.weight[LATENT_CHANNELS:] = 0
     encoder.conv_out.bias[LATENT_CHANNELS:] = -4
     vae.quant_conv.weight.copy_(torch.eye(2 * LATENT_CHANNELS)[..., None, None])
     vae.quant_conv.bias.zero_()
-    places = (0, 2, 4)
-    _carry(decoder.conv_in, (0, 1, 2), places, gain=0.5)
-    every = _frame(decoder)
+    places = (0, 2, 4)  # the channels between them are the frame's
+    _carry(decoder.conv_in, _COLOURS, places, gain=0.5)
+    every = _add_frame(decoder)
     chain = [
         module for name, module in decoder.named_modules() if name.endswith(("conv_shortcut", "upsamplers.0.conv"))
     ]
@@ -80,7 +81,7 @@ def _start_plainly(vae):
         frames = tuple(range(every - 1, convolution.weight.shape[0], every))
         _carry(convolution, places + frames, places + frames)
     decoder.conv_out.weight *= 0.1
-    _carry(decoder.conv_out, places, (0, 1, 2), gain=_STEEPNESS)
+    _carry(decoder.conv_out, places, _COLOURS, gain=_STEEPNESS)
     decoder.conv_out.bias[:] = -_STEEPNESS * _SILU
     decoder.time_conv_out.weight.zero_()
     decoder.time_conv_out.weight[:, :, 1] = torch.eye(3)[..., None, None]
@@ -95,33 +96,33 @@ def _carry(convolution, taken, given, gain=1.0, mean=False):
     convolution.bias[list(given)] = 0
     for source, target in zip(taken, given, strict=True):
         kernel = weight[target, source]
-        if kernel.shape == (3, 3) and mean:
+        if mean:
             kernel[:2, :2] = gain / 4
         else:
             kernel[tuple(size // 2 for size in kernel.shape)] = gain
 
 
-def _frame(network):
+def _add_frame(network):
     """Add a frame along the border in the middle of a network; set its last norm. Returns the channels in a group."""
     norm, block = network.conv_norm_out, network.mid_block.resnets[0]
     block = getattr(block, "spatial_res_block", block)
     every = norm.num_channels // norm.num_groups
     block.norm2.weight[0], block.norm2.bias[0] = 0, 3
     constant = float(F.silu(torch.tensor(3.0)))
-    block.conv2.weight[every - 1 :: every, 0] = _CONSTANT / 1.5 / constant
-    block.conv2.bias[every - 1 :: every] = -5 * _CONSTANT
-    norm.weight[:] = _CONSTANT / math.sqrt(every) / 2
+    block.conv2.weight[every - 1 :: every, 0] = _FRAME / 1.5 / constant
+    block.conv2.bias[every - 1 :: every] = -5 * _FRAME
+    norm.weight[:] = _FRAME / math.sqrt(every) / 2
     norm.bias[:] = 1.5
     return every
 
 
-def train_autoencoder(
+def train_vae(
     vae, takes, steps, encoder_steps, batch=4, rate=8e-4, seed=0, state=None, precision=torch.bfloat16, on_step=None
 ):
     """Train in place; at the end the weights are their moving average.
 
     Args:
-        vae: `new_autoencoder`.
+        vae: `new_vae`.
         takes: a list of name → array with frames (n, size, size, 3) uint8 and box (4,), pixels.
         steps: of the optimizer; the last quarter is on clips.
         encoder_steps: after which the encoder stays as its moving average is.
@@ -131,37 +132,30 @@ def train_autoencoder(
         state: file to keep the state in and to continue from; None keeps none.
         precision: of the computation.
         on_step: called as ``on_step(done, total, loss)``.
+
+    Raises:
+        InputError: the batch cannot be cut into clips, or the state cannot be read or written.
+        NotFinite: the loss is no finite number.
     """
     if batch % CLIP:
         raise InputError(f"A batch of {batch} pictures cannot be cut into clips of {CLIP}: give a multiple of {CLIP}.")
     weights = [_face_weights(take) for take in takes]
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    kept = Kept(vae, optimizer, state, ema=0.995)
-    for step in range(kept.load(), steps):
+    training = SmallTraining(vae, rate, 0.995, state, on_step, betas=(0.9, 0.98), weight_decay=1e-4)
+    for step in training.steps(steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         if step == encoder_steps:
-            kept.average.copy_to(vae.parameters())
+            training.use_average()
         for module in (vae.encoder, vae.quant_conv):
             module.requires_grad_(step < encoder_steps)
         clip = CLIP if step >= 0.75 * steps else 1
         pictures, weight = _draw(takes, weights, batch, clip, random)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             latents = vae.encode(pictures).latent_dist
             noise = torch.randn(latents.mean.shape, generator=random)
             out = vae.decode(latents.mean + latents.std * noise, num_frames=clip).sample
         loss = _loss(out.float(), pictures, weight) + KL * latents.kl().mean() / latents.mean[0].numel()
-        if not torch.isfinite(loss):
-            raise InputError(f"The loss is not finite in step {step + 1}: lower the rate.")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        kept.step(step + 1, steps)
-        if on_step is not None:
-            on_step(step + 1, steps, float(loss.detach()))
-    kept.finish()
+        falling = min(1, (step + 1) / WARM_UP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        training.step(loss, step + 1, steps, falling)
 
 
 def _draw(takes, weights, batch, clip, random):
@@ -203,7 +197,7 @@ def scale_latents(vae, takes, count=256) -> float:
 
     Args:
         vae: changed in place.
-        takes: as for `train_autoencoder`; a picture of each of the first `count` is looked at.
+        takes: as for `train_vae`; a picture of each of the first `count` is looked at.
 
     Returns:
         The factor, folded into the encoder's last and the decoder's first convolution.

@@ -16,7 +16,7 @@ _FILE = "takes-{:03d}.npz"
 _PER_FILE = 50
 
 
-def takes(total, persons, seed=0) -> list[Take]:
+def choose(total, persons, seed=0) -> list[Take]:
     """Takes of the people and sentences of the split "train".
 
     Every person shows every emotion about as often, a level of it drawn by chance.
