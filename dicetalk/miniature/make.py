@@ -56,7 +56,7 @@ class Making:
 
     Attributes:
         takes, people: drawn takes to learn from, and the people in them.
-        vae_steps, vae_encoder_steps: of 4 pictures; after the second number the VAE's encoder stays as it is.
+        vae_steps, vae_encoder_steps: of 8 pictures; after the second number the VAE's encoder stays as it is.
         audio_encoder_steps, image_encoder_steps: of 30 s; of 2 pictures of 32 people.
         steps, batch: of the method's own training, see `TrainingOptions`.
         seed: of everything.
@@ -64,9 +64,9 @@ class Making:
 
     takes: int = 1600
     people: int = 400
-    vae_steps: int = 4000
-    vae_encoder_steps: int = 1700
-    audio_encoder_steps: int = 400
+    vae_steps: int = 1600
+    vae_encoder_steps: int = 1200
+    audio_encoder_steps: int = 1000
     image_encoder_steps: int = 400
     steps: int = 1500
     batch: int = 4

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..training.loop import NotFinite
+from ..training.optimizers import new_optimizer
 from ..training.state import load_state, save_state
 
 EVERY = 120  # seconds from one keeping to the next
@@ -14,24 +15,24 @@ LARGEST_GRADIENT = 1.0  # norm
 
 
 class SmallTraining:
-    """AdamW, a moving average of the weights, and the file from which an ended training continues.
+    """An optimizer, a moving average of the weights, and the file from which an ended training continues.
 
     Args:
         module: what trains: its weights that take gradients at this time.
-        rate: AdamW's.
+        rate: the optimizer's.
         ema: decay of the moving average.
         path: the file; None keeps none.
         on_step: called as ``on_step(done, total, loss)``.
-        **options: AdamW's others.
+        optimizer: one of `dicetalk.training.optimizers.OPTIMIZERS`.
     """
 
-    def __init__(self, module, rate, ema, path=None, on_step=None, **options):
+    def __init__(self, module, rate, ema, path=None, on_step=None, optimizer="adamw"):
         from diffusers.training_utils import EMAModel
 
         self.module, self.rate, self.on_step = module, rate, on_step
         self.path = None if path is None else Path(path)
         self.learning = {name: each for name, each in module.named_parameters() if each.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.learning.values(), lr=rate, **options)
+        self.optimizer = new_optimizer(optimizer, self.learning.values(), rate, 0.01)
         self.average = EMAModel(self.learning.values(), decay=ema, use_ema_warmup=True, power=0.75)
         self._last = time.monotonic()
 

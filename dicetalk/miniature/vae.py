@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+from ..model.frames import use_frame_blocks
 from ..model.settings import LATENT_CHANNELS, LATENT_SCALE
 from .small_training import SmallTraining
 
@@ -20,10 +21,6 @@ EDGES = 1.0  # weight of the differences between neighbouring pixels
 COARSE = 2.0  # weight of the mean over squares of 8 pixels, which keeps colours
 FACE = 3.0  # weight of a pixel in the face's box; others have 1
 WARM_UP = 50  # steps in which the rate rises
-_FRAME = 8.0  # of `_add_frame`: half of its height
-_COLOURS = (0, 1, 2)
-_SILU = 1.2264  # SiLU(1.5)
-_STEEPNESS = 1 / 0.52  # that undoes its slope, and the half that the norms leave
 
 
 def new_vae(seed=0):
@@ -39,85 +36,15 @@ def new_vae(seed=0):
             sample_size=64,
             scaling_factor=LATENT_SCALE,
         )
-    _start_plainly(vae)
-    return vae
-
-
-@torch.no_grad()
-def _start_plainly(vae):
-    """Weights with which it gives back the mean colour of every 8 × 8 pixels, from which learning starts.
-
-    Residual branches add nothing yet. The two last norms, whose small groups would take away what is the same all over
-    a picture, have a channel in each group with a strong pattern of its own (a frame along the border, which padding
-    makes), so that they let the other channels through nearly as they are.
-    """
-    for name, module in vae.named_modules():
-        if name.endswith(("conv2", "to_out.0")):
-            module.weight.zero_()
-            module.bias.zero_()
-        if isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] == 3:
-            module.weight[:, :, ::2] = 0  # while pictures are single, nothing is learned there
-    encoder, decoder = vae.encoder, vae.decoder
-    _carry(encoder.conv_in, _COLOURS, _COLOURS)
-    chain = [
-        module for name, module in encoder.named_modules() if name.endswith(("conv_shortcut", "downsamplers.0.conv"))
-    ]
-    for convolution in chain:
-        _carry(convolution, _COLOURS, _COLOURS, mean=convolution.stride == (2, 2))
-    _add_frame(encoder)
-    _carry(encoder.conv_out, _COLOURS, _COLOURS, gain=2 * _STEEPNESS)
-    encoder.conv_out.bias[:3] = -2 * _STEEPNESS * _SILU
-    encoder.conv_out.weight[LATENT_CHANNELS:] = 0
-    encoder.conv_out.bias[LATENT_CHANNELS:] = -4
-    vae.quant_conv.weight.copy_(torch.eye(2 * LATENT_CHANNELS)[..., None, None])
-    vae.quant_conv.bias.zero_()
-    places = (0, 2, 4)  # the channels between them are the frame's
-    _carry(decoder.conv_in, _COLOURS, places, gain=0.5)
-    every = _add_frame(decoder)
-    chain = [
-        module for name, module in decoder.named_modules() if name.endswith(("conv_shortcut", "upsamplers.0.conv"))
-    ]
-    for convolution in chain:
-        frames = tuple(range(every - 1, convolution.weight.shape[0], every))
-        _carry(convolution, places + frames, places + frames)
-    decoder.conv_out.weight *= 0.1
-    _carry(decoder.conv_out, places, _COLOURS, gain=_STEEPNESS)
-    decoder.conv_out.bias[:] = -_STEEPNESS * _SILU
-    decoder.time_conv_out.weight.zero_()
-    decoder.time_conv_out.weight[:, :, 1] = torch.eye(3)[..., None, None]
-    decoder.time_conv_out.bias.zero_()
-
-
-def _carry(convolution, taken, given, gain=1.0, mean=False):
-    """Let channels `given` of the result be the channels `taken`, or means of 2 × 2 pixels of them."""
-    weight = convolution.weight
-    weight *= math.sqrt(3)
-    weight[list(given)] = 0
-    convolution.bias[list(given)] = 0
-    for source, target in zip(taken, given, strict=True):
-        kernel = weight[target, source]
-        if mean:
-            kernel[:2, :2] = gain / 4
-        else:
-            kernel[tuple(size // 2 for size in kernel.shape)] = gain
-
-
-def _add_frame(network):
-    """Add a frame along the border in the middle of a network; set its last norm. Returns the channels in a group."""
-    norm, block = network.conv_norm_out, network.mid_block.resnets[0]
-    block = getattr(block, "spatial_res_block", block)
-    every = norm.num_channels // norm.num_groups
-    block.norm2.weight[0], block.norm2.bias[0] = 0, 3
-    constant = float(F.silu(torch.tensor(3.0)))
-    block.conv2.weight[every - 1 :: every, 0] = _FRAME / 1.5 / constant
-    block.conv2.bias[every - 1 :: every] = -5 * _FRAME
-    norm.weight[:] = _FRAME / math.sqrt(every) / 2
-    norm.bias[:] = 1.5
-    return every
+    with torch.no_grad():
+        for module in vae.modules():
+            if isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] == 3:
+                module.weight[:, :, ::2] = 0  # while pictures are single, nothing is learned there
+    return use_frame_blocks(vae)
 
 
 def train_vae(
-    vae, takes, steps, encoder_steps, batch=4, rate=8e-4, seed=0, state=None, precision=torch.bfloat16, on_step=None
+    vae, takes, steps, encoder_steps, batch=8, rate=2.5e-3, seed=0, state=None, precision=torch.bfloat16, on_step=None
 ):
     """Train in place; at the end the weights are their moving average.
 
@@ -127,7 +54,7 @@ def train_vae(
         steps: of the optimizer; the last quarter is on clips.
         encoder_steps: after which the encoder stays as its moving average is.
         batch: pictures in a step, a multiple of 4.
-        rate: AdamW's, which falls to a tenth along half a cosine.
+        rate: Muon's, which falls to nearly nothing along half a cosine.
         seed: of what is random; drawn for each step from it, so that a run that continues draws the same.
         state: file to keep the state in and to continue from; None keeps none.
         precision: of the computation.
@@ -140,7 +67,7 @@ def train_vae(
     if batch % CLIP:
         raise InputError(f"A batch of {batch} pictures cannot be cut into clips of {CLIP}: give a multiple of {CLIP}.")
     weights = [_face_weights(take) for take in takes]
-    training = SmallTraining(vae, rate, 0.995, state, on_step, betas=(0.9, 0.98), weight_decay=1e-4)
+    training = SmallTraining(vae, rate, 0.995, state, on_step, "muon")
     for step in training.steps(steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         if step == encoder_steps:
@@ -154,7 +81,7 @@ def train_vae(
             noise = torch.randn(latents.mean.shape, generator=random)
             out = vae.decode(latents.mean + latents.std * noise, num_frames=clip).sample
         loss = _loss(out.float(), pictures, weight) + KL * latents.kl().mean() / latents.mean[0].numel()
-        falling = min(1, (step + 1) / WARM_UP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        falling = min(1, (step + 1) / WARM_UP) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
         training.step(loss, step + 1, steps, falling)
 
 
