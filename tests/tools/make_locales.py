@@ -19,7 +19,6 @@ from project import ROOT
 TABLE = Path(__file__).with_name("locales.json")
 LOCALES = ROOT / "locales"
 LANGUAGES = ["zh", "zh-TW", "ja", "ko", "es", "fr", "de", "ru", "pt-BR"]
-WITH_TOOLTIPS = ["zh", "ja", "es", "fr", "de"]
 
 
 def texts(nodes):
@@ -42,13 +41,10 @@ def texts(nodes):
 
 
 def locale(nodes, table, language):
-    """The nodeDefs.json of a language, as a dict; a text without a translation is a KeyError, but for tooltips in the
-    languages that may lack some."""
+    """The nodeDefs.json of a language, as a dict; a text without a translation is a KeyError."""
     made = {}
     for path, english in texts(nodes):
         if english is None:
-            continue
-        if path[-1] == "tooltip" and language not in WITH_TOOLTIPS and language not in table.get(english, {}):
             continue
         *folders, last = path
         into = made
@@ -75,9 +71,9 @@ def main():
             server.stop()
     missing = {
         f"{language}: {english}"
-        for path, english in texts(nodes)
+        for _, english in texts(nodes)
         for language in LANGUAGES
-        if english and (path[-1] != "tooltip" or language in WITH_TOOLTIPS) and not table.get(english, {}).get(language)
+        if english and not table.get(english, {}).get(language)
     }
     if missing:
         return "locales.json has no translation of\n" + "\n".join(sorted(missing))
