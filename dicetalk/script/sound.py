@@ -31,7 +31,6 @@ _SOUNDS = (
     (r"\w", "any", 0.2),
 )
 _SOUND = re.compile("|".join(f"({letters})" for letters, _, _ in _SOUNDS))
-_SILENT_E = re.compile(r"(?<=[aeiouy][^aeiouy])e$|(?<=[aeiouy][^aeiouy]{2})e$")
 _SHORT_WORD, _SHORT = 3, 0.8  # letters of words that are rarely stressed; and how long their vowels are, relatively
 # Kind of sound → (mean, deviation) of its level in dB below the stretch's loud parts, and of the share of its power
 # above 3 kHz in dB.
@@ -110,7 +109,7 @@ def place_words(written, speech, around=None):
         [Word, ...], in order.
 
     Raises:
-        InputError: the speech is silent.
+        InputError: the speech is silent, or too short for so many words.
     """
     stretches = spoken_stretches(speech)
     if not stretches:
@@ -159,20 +158,21 @@ def _placed(said, breaks, speech, stretches, around):
     best = np.full(frames + 1, np.inf)
     best[0] = 0.0
     steps = []
-    best = _paused(best, costs["pause"], 0.0, 0.0, steps)
-    for word, (pause, no_pause), low, high in zip(said, breaks, lows, highs):
+    best = _paused(best, costs["pause"], 0.0, 0.0, 0, highs[0], steps)
+    following = [*highs[1:], frames]
+    for word, (pause, no_pause), low, high, latest in zip(said, breaks, lows, highs, following):
         slower = _LAST if pause < no_pause else 1.0
         for kind, seconds in word:
             best = _sounded(best, costs[kind], seconds * pace * slower / STEP, low, high, steps)
-        best = _paused(best, costs["pause"], pause, no_pause, steps)
+        best = _paused(best, costs["pause"], pause, no_pause, low, latest, steps)
     if not np.isfinite(best[frames]):
         raise InputError(
             f"The script's {len(said)} words are too many for {lengths.sum():.1f} s of speech: give the text of this "
             "speech alone."
         )
     places = [frames]
-    for step in reversed(steps):
-        places.append(int(step[places[-1]]))
+    for first, step in reversed(steps):
+        places.append(int(step[places[-1] - first]))
     places = places[::-1]
     found, at = [], 1
     for word in said:
@@ -182,23 +182,25 @@ def _placed(said, breaks, speech, stretches, around):
 
 
 def _sounded(best, cost, usual, low, high, steps):
-    """The least cost of each frame when one more sound ends there, between two frames; adds where each would start."""
+    """The least cost of each frame when one more sound ends there, from frame `low` to `high`.
+
+    Adds to `steps`: `low`, and where a sound that ends there or later would start. Only that is kept, as all frames for
+    each sound would take memory by the square of the speech's length.
+    """
     heard = np.concatenate([[0.0], np.cumsum(cost)])
     lengths = np.arange(1, max(int(3 * usual), _LONGEST_SOUND) + 1)
     taken = np.log(lengths / usual) ** 2 / (2 * _SPREAD**2)
     ends = np.arange(low, high + 1)
     starts = ends[:, None] - lengths[None]
     reached = np.where(starts >= 0, (best - heard)[starts.clip(0)], np.inf) + taken[None]
-    step = np.zeros(len(best), dtype=np.int32)
-    step[ends] = ends - lengths[reached.argmin(1)]
-    steps.append(step)
+    steps.append((low, (ends - lengths[reached.argmin(1)]).astype(np.int32)))
     after = np.full(len(best), np.inf)
     after[ends] = reached.min(1) + heard[ends]
     return after
 
 
-def _paused(best, cost, pause, no_pause, steps):
-    """The same for a pause of any length, or none."""
+def _paused(best, cost, pause, no_pause, low, high, steps):
+    """The same for a pause of any length, or none; `high`: where the next word would end at the latest."""
     heard = np.concatenate([[0.0], np.cumsum(cost)])
     left = best - heard
     least = np.minimum.accumulate(left)
@@ -206,7 +208,8 @@ def _paused(best, cost, pause, no_pause, steps):
     started = np.maximum.accumulate(np.where(left <= least, places, 0))
     waited = np.concatenate([[np.inf], least[:-1] + heard[1:] + pause])
     waits = waited < best + no_pause
-    steps.append(np.where(waits, np.concatenate([[0], started[:-1]]), places).astype(np.int32))
+    step = np.where(waits, np.concatenate([[0], started[:-1]]), places)
+    steps.append((low, step[low : high + 1].astype(np.int32)))
     return np.where(waits, waited, best + no_pause)
 
 
