@@ -81,6 +81,14 @@ def load_whisper_model(folder):
     return _filled(model, folder, "decoder", "decoder.embed_tokens.weight", torch.float32)
 
 
+def tokenizer_remedy(folder):
+    """What to do about a missing or unusable tokenizer.json of a Whisper folder, wherever that is."""
+    return (
+        f"put that file of openai/whisper-tiny there, or run `python -m dicetalk download --only words --output "
+        f"{Path(folder).parent}`."
+    )
+
+
 def _built(folder, described, names, kind, **settings):
     from transformers import WhisperConfig
 

@@ -2,8 +2,9 @@
 
 The decoder reads the given text, as if it had written it, and some of its attention heads look at the sound of the
 token that comes next. Their maps are normalized, smoothed and averaged, and dynamic time warping finds the path of the
-text through them: the method of OpenAI's Whisper (its `timing.py`), as transformers has it for text that it generates.
-Those times are sure, but about a tenth of a second late; `dicetalk.script.sound` finds the exact ones near them.
+text through them: the method of OpenAI's Whisper (its `timing.py`). transformers has it inside `generate` alone, for
+text that the model writes itself; here it is for text that is given, and a test compares both. Those times are sure,
+but about a tenth of a second late; `dicetalk.script.sound` finds the exact ones near them.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoints.whisper import TOKENIZER_FILE, load_whisper_model
+from ..checkpoints.whisper import TOKENIZER_FILE, load_whisper_model, tokenizer_remedy
 from ..errors import InputError, reason
 from ..model.audio import SAMPLE_RATE
 from .sound import place_words, spoken_stretches
@@ -24,25 +25,25 @@ WINDOW = 30.0  # seconds that Whisper hears at once
 _MARGIN = 2.0  # seconds at a window's end where words are not trusted: more than it holds may crowd there
 _MEDIAN = 7  # positions
 _MOST_TOKENS = 440  # of the decoder's 448 positions, without the special ones
+_ENGLISH_TOKENS = 51864  # of whisper-tiny.en, which takes no language, although its tokenizer names them
 # Of openai/whisper-tiny and whisper-tiny.en, by the number of tokens: (layer, head), as their generation_config.json.
 _HEADS = {
     51865: ((2, 2), (3, 0), (3, 2), (3, 3), (3, 4), (3, 5)),
-    51864: ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)),
+    _ENGLISH_TOKENS: ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)),
 }
 
 
 class WordPlacer:
-    """Places words by Whisper's attention.
+    """Places words by Whisper's attention. The language is the one that it hears in the first sound.
 
     Args:
         folder: a transformers folder of Whisper, with its tokenizer.json.
-        language: code of the language that is spoken, such as "en"; None listens for it.
 
     Raises:
-        InputError: a file is missing or unusable, or Whisper does not know the language.
+        InputError: a file is missing or unusable.
     """
 
-    def __init__(self, folder, language=None):
+    def __init__(self, folder):
         self.model = load_whisper_model(folder)
         self.tokenizer = _tokenizer(Path(folder) / TOKENIZER_FILE, self.model.config.vocab_size)
         self.heads = _alignment_heads(Path(folder), self.model.config)
@@ -51,9 +52,9 @@ class WordPlacer:
             for name, number in self.tokenizer.get_vocab().items()
             if name.startswith("<|") and name.endswith("|>") and 2 <= len(name) - 4 <= 3 and name[2:-2].isalpha()
         }
-        if language is not None and self.languages and language not in self.languages:
-            raise InputError(f"Whisper knows no language {language}: give {', '.join(sorted(self.languages))}.")
-        self.language = language
+        if self.model.config.vocab_size == _ENGLISH_TOKENS:
+            self.languages = {}
+        self.language = None
 
     def place(self, written, speech, on_progress=None):
         """The words with their times.
@@ -64,13 +65,23 @@ class WordPlacer:
             on_progress: called with (seconds done, seconds in all); may raise to cancel.
 
         Returns:
-            [Word, ...], within half a second of where Whisper hears them. Sound longer than 30 s is heard in windows
-            that begin where the last sure word ended.
+            [Word, ...], within half a second of where Whisper hears them.
 
         Raises:
             InputError: the speech is silent, or too short for so many words.
         """
         speech = np.asarray(speech, dtype=np.float32)
+        words = self.heard(written, speech, on_progress)
+        try:
+            return place_words(written, speech, words)
+        except InputError:  # Whisper has words nearer to each other than anybody speaks
+            return words
+
+    def heard(self, written, speech, on_progress=None):
+        """The words where Whisper's attention alone has them, without the pauses; arguments and errors as of `place`.
+
+        Sound longer than 30 s is heard in windows that begin where the last sure word ended.
+        """
         rough = place_words(written, speech)
         tokens = [self.tokens(word) for word in written]
         total = len(speech) / SAMPLE_RATE
@@ -95,11 +106,7 @@ class WordPlacer:
                 begin = end - _MARGIN
             else:
                 begin = words[-1].end
-        words = trimmed_to_speech(words, spoken_stretches(speech))
-        try:
-            return place_words(written, speech, words)
-        except InputError:  # Whisper has words nearer to each other than anybody speaks
-            return words
+        return trimmed_to_speech(words, spoken_stretches(speech))
 
     def tokens(self, word):
         """The numbers of a written word's tokens, with the space before it."""
@@ -135,7 +142,7 @@ class WordPlacer:
     def _prompt(self, heard):
         special = self.tokenizer.token_to_id
         start, transcribe, without = map(special, ("<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"))
-        if not self.languages or len(self.languages) < 2:
+        if len(self.languages) < 2:
             return [start, without]
         if self.language is None:
             states = self.model.decoder(input_ids=torch.tensor([[start]]), encoder_hidden_states=heard)
@@ -223,9 +230,9 @@ def _fitting(tokens, rough, end):
 def _tokenizer(path, size):
     from tokenizers import Tokenizer
 
-    remedy = "put tokenizer.json of openai/whisper-tiny there (`python -m dicetalk download --only words` fetches it)."
+    remedy = tokenizer_remedy(path.parent)
     if not path.is_file():
-        raise InputError(f"{path} is missing, without which Whisper cannot read words: {remedy}")
+        raise InputError(f"{path} is missing, which Whisper reads words with: {remedy}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exceptions

@@ -7,7 +7,7 @@ from ..errors import InputError
 METHODS = ("auto", "whisper", "sound")
 
 
-def place_script(script, speech, checkpoint, method="auto", language=None, on_progress=None):
+def place_script(script, speech, checkpoint, method="auto", on_progress=None):
     """When a script's words are spoken.
 
     Args:
@@ -16,7 +16,6 @@ def place_script(script, speech, checkpoint, method="auto", language=None, on_pr
         checkpoint: `dicetalk.checkpoints.Checkpoint`, whose Whisper is used.
         method: "whisper", its decoder's attention and then the sound near there; "sound", the sound alone
             (`dicetalk.script.sound`); or "auto", the first of the two that the checkpoint's files allow.
-        language: code of the language that is spoken, for Whisper; None listens for it.
         on_progress: called with (seconds done, seconds in all); may raise to cancel.
 
     Returns:
@@ -37,7 +36,7 @@ def place_script(script, speech, checkpoint, method="auto", language=None, on_pr
         return words, "sound", problem and f"{problem} The words are placed by the sound alone."
     from .attention import WordPlacer
 
-    words = WordPlacer(checkpoint.folder("whisper"), language).place(script.words, speech, on_progress)
+    words = WordPlacer(checkpoint.folder("whisper")).place(script.words, speech, on_progress)
     return words, "whisper", None
 
 
@@ -46,12 +45,9 @@ def _problem(checkpoint):
         return f"The Whisper of {checkpoint.name} is untrained, so that it cannot place words."
     if checkpoint.miniature:
         return f"The Whisper of {checkpoint.name} hears drawn people only, and cannot place words."
-    from ..checkpoints.whisper import TOKENIZER_FILE
+    from ..checkpoints.whisper import TOKENIZER_FILE, tokenizer_remedy
 
     path = Path(checkpoint.folder("whisper")) / TOKENIZER_FILE
     if not path.is_file():
-        return (
-            f"{path} is missing, which Whisper reads words with: put that file of openai/whisper-tiny there, or run "
-            "`python -m dicetalk download --only words`."
-        )
+        return f"{path} is missing, which Whisper reads words with: {tokenizer_remedy(path.parent)}"
     return None

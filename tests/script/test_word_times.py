@@ -2,11 +2,13 @@
 
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
+from dicetalk.checkpoints.download import WORDS, missing_files
 from dicetalk.checkpoints.finding import Checkpoint
 from dicetalk.drawn.person import Person
 from dicetalk.drawn.sentences import SENTENCES, WORDS
@@ -85,6 +87,24 @@ def test_silence_and_too_many_words_are_errors():
         place_words(parse_script("hello " * 400).words, sound)
 
 
+def test_memory_grows_with_the_length_of_speech_not_with_its_square():
+    sound, written, times = said("We keep the boat by the blue bridge.")
+    length = len(sound) / RATE
+
+    def peak(count):
+        near = [Word("", start + length * k, end + length * k) for k in range(count) for start, end in times]
+        tracemalloc.start()
+        try:
+            words = place_words(written * count, np.tile(sound, count), near)
+            return tracemalloc.get_traced_memory()[1], words
+        finally:
+            tracemalloc.stop()
+
+    (short, _), (long, words) = peak(20), peak(80)
+    assert errors(words[-8:], times + length * 79).max() <= 0.2
+    assert long < 5 * short
+
+
 # Whisper's attention
 
 
@@ -147,7 +167,7 @@ def test_attention_is_read_as_transformers_reads_it(whisper_folder):
 
     from transformers import WhisperForConditionalGeneration
 
-    placer = WordPlacer(whisper_folder, "en")
+    placer = WordPlacer(whisper_folder)
     assert placer.heads == ((0, 1), (1, 0))
     sound, written, _ = said("We keep the boat.")
     tokens = [token for word in written for token in placer.tokens(word)]
@@ -232,8 +252,17 @@ def test_whisper_needs_its_tokenizer(whisper_folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match=r"tokenizer\.json cannot be read"):
         WordPlacer(tmp_path)
-    with pytest.raises(InputError, match="knows no language xx: give de, en"):
-        WordPlacer(whisper_folder, "xx")
+
+
+def test_the_tokenizer_is_fetched_to_where_a_shared_whisper_is(tmp_path):
+    shared = tmp_path / "sonic" / "whisper-tiny"
+    shared.mkdir(parents=True)
+    sound, _, _ = said("We keep the boat.")
+    checkpoint = Checkpoint("mine", tmp_path / "dicetalk", {}, whisper=shared)
+    _, method, note = place_script(parse_script("We keep the boat."), sound, checkpoint)
+    assert method == "sound" and f"download --only words --output {tmp_path / 'sonic'}`" in note
+    ((name, target),) = missing_files(tmp_path / "sonic", [WORDS])[WORDS].items()
+    assert (name, target) == ("tokenizer.json", shared / "tokenizer.json")
 
 
 def test_the_method_that_the_files_allow(whisper_folder, tmp_path, tiny_checkpoint):
