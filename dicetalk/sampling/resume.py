@@ -94,9 +94,7 @@ class Run:
         if not (whole and shaped and all(tensor.isfinite().all() for tensor in kept.values())):
             raise self._damaged("its contents have changed")
         self.done = self.kept = record["done"]
-        self._kept = kept
-        carried = dict(kept)
-        return self.done, carried.pop("latents"), carried
+        return self.done, kept.pop("latents"), kept
 
     def left_behind(self) -> int | None:
         """The steps that an interrupted run with the same output had done; None without one, 0 if it is damaged."""
@@ -139,6 +137,7 @@ class Run:
         if self.done > self.kept:
             self._write()
             self.kept, self._written = self.done, time.monotonic()
+            self._kept = {}  # of all seeds of a best-of, one alone would be needed in the end
         return self.kept > 0
 
     def rescue(self) -> str:

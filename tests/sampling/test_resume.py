@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -513,6 +514,15 @@ def test_finished_latents_may_be_decoded_elsewhere(tmp_path):
     run.step(2, latents)
     done, kept, carried = resume.Run(tmp_path / "a.mp4", finished, {"--device": "cpu"}, 2, latents.shape).load()
     assert done == 2 and torch.equal(kept, latents) and carried == {}
+
+
+def test_what_is_written_is_not_held_any_longer(tmp_path):
+    latents = torch.zeros(2, 4, 1, 1)
+    held = weakref.ref(latents)
+    run = resume.Run(tmp_path / "a.mp4", {}, {}, 1, latents.shape)
+    run.step(1, latents)
+    del latents
+    assert held() is None and run.finished and "All sampling steps are kept" in run.rescue()
 
 
 def test_what_the_next_steps_take_up_is_kept_too(tmp_path):
