@@ -14,7 +14,7 @@ import torch
 
 from ..emotion.options import CLASSES
 from ..errors import InputError
-from ..files import written_beside
+from ..files import write_errors, written_beside
 from ..model.emotion import EmotionClassifier
 from .finding import Checkpoint
 from .loading import read_state_dict
@@ -116,7 +116,7 @@ def save_order(order: ClassOrder, folder, classifier: EmotionClassifier) -> Path
         f'{{"format": "{_FORMAT}", "source": "{order.source}", "classifier": "{fingerprint(classifier)}",\n'
         f'"classes": [\n{rows}\n]}}\n'
     )
-    with written_beside(path) as part:
+    with written_beside(path) as part, write_errors(path):
         part.write_text(text, encoding="utf-8")
     return path
 

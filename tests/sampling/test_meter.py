@@ -1,6 +1,7 @@
 """The order of the classifier's classes, the meter, and the best of several seeds."""
 
 import contextlib
+import errno
 import json
 import shutil
 
@@ -201,9 +202,13 @@ def test_the_meter_reads_what_the_network_was_given(metered, tmp_path, emotion):
     assert metadata["kept_seed"] == 0 and 0.5 < metadata["as_asked"]["0"] <= 1
 
 
-def test_the_meter_changes_no_frame(metered, tmp_path):
-    render(job(tmp_path, metered, "with.mp4", emotion="happy", meter=True), say=lambda text: None)
-    render(job(tmp_path, metered, "without.mp4", emotion="happy"), say=lambda text: None)
+@pytest.mark.parametrize(
+    "changes", [{}, {"speed": "draft", "steps": 5, "deep_cache": 2}], ids=["published", "everything_left_out"]
+)
+def test_the_meter_changes_no_frame(metered, tmp_path, changes):
+    made = render(job(tmp_path, metered, "with.mp4", emotion="happy", meter=True, **changes), say=lambda text: None)
+    assert made.sampled.read.shape == (3, 8) and (made.sampled.read.argmax(1) == NAMES.index("happy")).all()
+    render(job(tmp_path, metered, "without.mp4", emotion="happy", **changes), say=lambda text: None)
     assert np.array_equal(pictures(tmp_path / "with.mp4"), pictures(tmp_path / "without.mp4"))
 
 
@@ -299,6 +304,17 @@ def test_the_chart_overwrites_no_input(metered, tmp_path):
     clip = job(tmp_path, metered, "a.mp4", meter=True, portrait=tmp_path / "a.meter.png")
     with pytest.raises(InputError, match="meter would write over"):
         clip.check_files()
+
+
+def test_an_order_that_cannot_be_written_is_one_error(metered, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    classifier = load_classifier(resolve_checkpoint(metered))
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(InputError, match=f"{FILE} cannot be written: the disk is full"):
+        save_order(KNOWN_FROM_TRAINING, tmp_path, classifier)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_the_order_is_kept(metered):
