@@ -33,7 +33,7 @@ from .sampling.conditions import Conditions
 from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks, fitting_chunk, frame_bytes
 from .sampling.finite import require_finite_frames
 from .sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
-from .sampling.loop import LATENT_COPIES, REUSE_COPIES, sample
+from .sampling.loop import LATENT_COPIES, REUSE_COPIES, SOLVER_COPIES, sample
 from .sampling.meter import Meter
 from .sampling.processes import decoded_by_all, least_of_all, process
 from .sampling.schedules import make_scheduler, sigmas_of
@@ -240,7 +240,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         sigmas = None if schedule is None else sigmas_of(schedule, int(num_inference_steps / denoise))
         if isinstance(emotion, str):
             emotion = self.read_emotion(emotion)
-        self._require_memory(portrait, audio, emotion, output_type, savings)
+        self._require_memory(portrait, audio, emotion, output_type, savings, scheduler)
 
         conditions = self.encode(portrait, audio, emotion, motion_bucket_id, expression_bucket_id)
         conditions = replace(conditions, speech_strength=speech_strength, emotion_strength=emotion_strength)
@@ -420,12 +420,15 @@ class DiceTalkPipeline(DiffusionPipeline):
         each = frame_bytes(self.vae.config.block_out_channels[0], height, width, self.vae.dtype.itemsize)
         return int(free / each)
 
-    def _require_memory(self, portrait, audio, emotion, output_type, savings):
+    def _require_memory(self, portrait, audio, emotion, output_type, savings, scheduler):
         """InputError unless there is memory for what stays of each frame, before any work is done."""
         pixels = portrait.image.width * portrait.image.height
         # Beside a GPU the noise and the result, as the code has it; not measured.
         on_cpu = self._execution_device.type == "cpu"
-        copies = LATENT_COPIES + REUSE_COPIES * (savings.guidance_reuse > 1) if on_cpu else 2
+        copies = 2
+        if on_cpu:
+            copies = LATENT_COPIES + REUSE_COPIES * (savings.guidance_reuse > 1)
+            copies += SOLVER_COPIES * hasattr(scheduler, "remembered")
         each = self.audio_projection.tokens * self.audio_projection.dim * self.unet.dtype.itemsize
         each *= 2 if isinstance(emotion, EmotionTimeline) else 1  # its tokens are as many as those of the sound
         each += copies * 4 * LATENT_CHANNELS * pixels // 64

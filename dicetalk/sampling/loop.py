@@ -23,7 +23,8 @@ from .speed import NOTHING, Savings
 from .windows import SHIFT, WINDOW, clamped_plan, plan_with_smaller, window_plan
 
 LATENT_COPIES = 9  # tensors of a clip's latents that `sample` holds at one time
-REUSE_COPIES = 6  # further ones when guidance is reused: what was kept, and twice as many channels of each window
+REUSE_COPIES = 3  # further ones when guidance is reused: what was kept, and twice as many channels
+SOLVER_COPIES = 2  # further ones of a sampler that remembers the step before, such as dpmpp_2m
 
 
 def denoise_window(
@@ -171,9 +172,11 @@ def sample(
         latents = portrait + noise[:total_frames].to(device, torch.float32) * scheduler.sigmas[skipped].to(device)
     else:
         first_step, latents = start[0], start[1].to(device, torch.float32)
-        taken_up = start[2] if len(start) == 3 else {}
-        for name, tensor in taken_up.items():
-            setattr(*{"guidance": (reuse, "added"), "solver": (scheduler, "remembered")}[name], tensor.to(device))
+        carried = start[2] if len(start) == 3 else {}
+        if "guidance" in carried:
+            reuse.added = carried["guidance"].to(device)
+        if "solver" in carried:
+            scheduler.remembered = carried["solver"].to(device)
     if skipped + first_step > 0:
         scheduler.set_begin_index(skipped + first_step)
 
@@ -240,7 +243,10 @@ def sample(
         def features_of(noisy, sigma, frames):
             return middle_features(unet, conditions, noisy, sigma, frames, device)
 
-        meter.read_clip(conditions, latents, features_of)
+        def read():
+            meter.read_clip(conditions, latents, features_of, economy.window)
+
+        economy.attempt(refused, read)
     return latents
 
 

@@ -31,12 +31,10 @@ class Meter:
         order: `ClassOrder` of its classes.
 
     Attributes:
-        order: the same.
         shares: (N, 8) of the clip that was read last, as NAMES; None before.
     """
 
     def __init__(self, classifier, order: ClassOrder):
-        self.order = order
         self.shares: np.ndarray | None = None
         self._classifier = classifier
         self._emotion = torch.tensor([NAMES.index(emotion) for emotion, _ in order.classes])
@@ -78,15 +76,20 @@ class Meter:
         return f"reads {NAMES[mean.argmax()]} {mean.max():.0%}"
 
     def read_clip(
-        self, conditions: Conditions, latents: Tensor, features_of: Callable[[Tensor, float, list[int]], Tensor]
+        self,
+        conditions: Conditions,
+        latents: Tensor,
+        features_of: Callable[[Tensor, float, list[int]], Tensor],
+        window: int = WINDOW,
     ) -> np.ndarray:
         """Read a finished clip, at low noise, and keep the result in `shares`.
 
         Args:
             conditions: what it was made with.
             latents: (N, 4, h, w) of it, scaled by 0.18215.
-            features_of: called with noisy latents (25, 4, h, w), sigma and the 25 frames' indices, those from N on
+            features_of: called with noisy latents (window, 4, h, w), sigma and the frames' indices, those from N on
                 without speech and emotion; gives the mid block's features of the conditional branch.
+            window: frames that are read at once; fewer where memory is too small for 25.
 
         Returns:
             (N, 8) shares, as NAMES: the means over two noise levels, with the same noise every time.
@@ -98,7 +101,7 @@ class Meter:
         noise = torch.randn(whole.shape, generator=torch.Generator().manual_seed(0)).to(whole)
         shares, times = np.zeros((count, len(NAMES))), np.zeros((count, 1))
         for sigma in SIGMAS:
-            for frames in windows(count + WINDOW, 0):
+            for frames in windows(count + WINDOW, 0, window):
                 kept = [place for place, frame in enumerate(frames) if frame < count]
                 if kept:
                     read = self.read(features_of(whole[frames] + sigma * noise[frames], sigma, frames))

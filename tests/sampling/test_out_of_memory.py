@@ -4,16 +4,18 @@ import logging
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
 from live_bytes import LiveBytes
 
+from dicetalk.checkpoints.classes import KNOWN_FROM_TRAINING
 from dicetalk.checkpoints.tiny import UNET_CONFIG
 from dicetalk.errors import InputError
 from dicetalk.memory import free_memory, gathered, is_out_of_memory, require_memory
-from dicetalk.model.settings import SCHEDULER_CONFIG
 from dicetalk.sampling.conditions import Conditions
 from dicetalk.sampling.economy import Economy, fitting_side, too_large, window_bytes
-from dicetalk.sampling.loop import LATENT_COPIES, sample
+from dicetalk.sampling.loop import LATENT_COPIES, REUSE_COPIES, SOLVER_COPIES, sample
+from dicetalk.sampling.meter import Meter
+from dicetalk.sampling.schedules import make_scheduler
+from dicetalk.sampling.speed import Savings
 from dicetalk.sampling.windows import plan_with_smaller
 
 FRAMES, WINDOW = 7, 25
@@ -39,7 +41,7 @@ class Network:
         return (x[:, :, :4] * 0.2 + x[:, :, :4].mean(dim=1, keepdim=True) + told * timestep,)
 
 
-def run(unet, frames=FRAMES, size=(32, 48), **options):
+def run(unet, frames=FRAMES, size=(32, 48), sampler="euler", steps=3, **options):
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -55,8 +57,8 @@ def run(unet, frames=FRAMES, size=(32, 48), **options):
         face_mask=torch.ones(1, 1, 256, 384),
         pose_features=normal(1, 8, *size),
     )
-    scheduler = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG)
-    return sample(unet, conditions, normal(frames + WINDOW, 4, *size), scheduler, 3, **options)
+    noise = normal(frames + WINDOW, 4, *size)
+    return sample(unet, conditions, noise, make_scheduler(sampler), steps, **options)
 
 
 def test_branches_go_one_after_the_other(caplog):
@@ -68,6 +70,32 @@ def test_branches_go_one_after_the_other(caplog):
     assert (frames - plain).abs().max() < 1e-4 * plain.abs().max()
     assert windows == [(number, windows[-1][1]) for number in range(1, windows[-1][1] + 1)]
     assert "one after the other" in caplog.text
+
+
+class Watched(Network):
+    def __call__(self, x, timestep, only_middle=False, mid_features=False, **inputs):
+        prediction = super().__call__(x, timestep, **{"return_dict": False, **inputs})
+        middle = x[:, :, :2].flatten(0, 1)
+        return middle if only_middle else (*prediction, *[middle] * mid_features)
+
+
+class FailsInTheEnd(Watched):
+    def __call__(self, *args, only_middle=False, **inputs):
+        if only_middle:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().__call__(*args, **inputs)
+
+
+def test_the_meter_reads_in_windows_that_fit():
+    unet, meter = (
+        Watched(WINDOW - 1),
+        Meter(lambda features: features.new_zeros(len(features), 22), KNOWN_FROM_TRAINING),
+    )
+    run(unet, 30, smaller_windows=True, meter=meter)
+    assert unet.batches[-1] == 13 and meter.shares.shape == (30, 8)
+    assert meter.shares == pytest.approx(meter.shares[:1].repeat(30, 0)) and meter.shares.sum(1) == pytest.approx(1)
+    with pytest.raises(InputError, match="too small"):
+        run(FailsInTheEnd(), 30, meter=meter)
 
 
 def test_smaller_windows_only_when_allowed(caplog):
@@ -151,12 +179,15 @@ def test_economy_raises_other_errors_at_once():
 # What is known not to suffice is refused before the work
 
 
-def test_sampling_holds_as_many_copies_of_the_latents_as_are_counted():
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+@pytest.mark.parametrize("reuse", [1, 2])
+def test_sampling_holds_as_many_copies_of_the_latents_as_are_counted(sampler, reuse):
     frames, (height, width) = 600, (8, 8)
     with LiveBytes() as live:
-        run(Network(), frames, (height, width), reference_scale=1.0, emotion_scale=1.0)
+        run(Network(), frames, (height, width), sampler, steps=5, savings=Savings(reuse))
     copies = live.peak / (4 * 4 * height * width * (frames + WINDOW))
-    assert LATENT_COPIES - 1 < copies < LATENT_COPIES
+    counted = LATENT_COPIES + REUSE_COPIES * (reuse > 1) + SOLVER_COPIES * (sampler == "dpmpp_2m")
+    assert counted - 2 < copies < counted
 
 
 HOURS = 3 * 3600 * 125 // 10  # frames of three hours
