@@ -212,7 +212,7 @@ class Job(ClipOptions):
 
     def seeds(self) -> list["Job"]:
         """A job for each seed to sample: this one alone unless the best of several is to be kept."""
-        return [dataclasses.replace(self, seed=self.seed + number) for number in range(self.best_of)]
+        return [dataclasses.replace(self, seed=self.seed + number, best_of=1) for number in range(self.best_of)]
 
     def check_files(self, named: Callable[[str], str] = str) -> None:
         """InputError for input files that are not there, and an output that could not be written or is one of them.

@@ -203,7 +203,7 @@ def read_inputs(
     dtype = choose_dtype(job.dtype, device)
     checkpoint = resolve_checkpoint(job.checkpoint)
     priors = load_priors(checkpoint.folder("emotions"))
-    meter = read_meter(job, checkpoint, priors) if job.metered else None
+    meter = read_meter(checkpoint, priors) if job.metered else None
     if clip is not None:
         whisper = checkpoint.folder("whisper") if job.needs_whisper else None
         with reading_bar() as on_progress:
@@ -245,7 +245,7 @@ def read_inputs(
     return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype, tuple(words), priors, meter)
 
 
-def read_meter(job, checkpoint, priors):
+def read_meter(checkpoint, priors):
     """The checkpoint's `Meter`; InputError where it cannot read, or the priors lack what says what was asked."""
     from .sampling.meter import Meter
 
@@ -303,11 +303,7 @@ def kept_runs(job, inputs, metadata):
     """The states of the runs of all seeds, which are kept beside the output."""
     if job.best_of == 1:
         return [kept_run(job, inputs, metadata)]
-    return [kept_run(one, inputs, metadata, f"{job.output}.seed{one.seed}") for one in _each_seed(job)]
-
-
-def _each_seed(job):
-    return [replace(one, best_of=1) for one in job.seeds()]
+    return [kept_run(one, inputs, metadata, f"{job.output}.seed{one.seed}") for one in job.seeds()]
 
 
 def kept_run(job, inputs, metadata, output=None):
@@ -420,7 +416,7 @@ def sample_best(job, pipeline, inputs, runs, starts) -> Sampled:
     from .sampling.meter import as_asked, asked_shares
 
     meter, best, scores = inputs.meter, None, {}
-    for one, run, start in zip(_each_seed(job), runs, starts, strict=True):
+    for one, run, start in zip(job.seeds(), runs, starts, strict=True):
         latents = sample_latents(one, pipeline, inputs, run, start)
         if meter is None:
             return Sampled(latents, one.seed)

@@ -6,6 +6,7 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor
 
+from .guidance import BRANCHES
 from .speed import whole_step
 
 
@@ -46,8 +47,8 @@ class DeepCache:
             fit in half of that, else in main memory: 5 MB a frame and branch at 512×512 in half precision.
     """
 
-    def __init__(self, every: int, frames: int, free: Callable[[torch.device], int | None], branches: int = 3):
-        self.every, self._frames, self._free, self._branches = every, frames, free, branches
+    def __init__(self, every: int, frames: int, free: Callable[[torch.device], int | None]):
+        self.every, self._frames, self._free = every, frames, free
         self._features: dict[Any, Tensor] = {}
         self._known: dict[Any, Tensor] = {}
         self._making_room = threading.Lock()  # several devices may put, each from a thread of its own
@@ -77,7 +78,7 @@ class DeepCache:
 
     def _room(self, part):
         free = self._free(part.device)
-        needed = self._branches * self._frames * part[0].nbytes
+        needed = len(BRANCHES) * self._frames * part[0].nbytes
         device = part.device if free is None or 2 * needed < free else "cpu"
         return torch.empty(self._frames, *part.shape[1:], dtype=part.dtype, device=device)
 
