@@ -28,6 +28,10 @@ def guided(parts):
     return guide(parts, 3.0, 6.0)
 
 
+def with_what_is_kept(parts):
+    return torch.cat([guided(parts), parts[BRANCHES[-1]]], dim=1)
+
+
 def of_step(step, frames=60):
     """Windows and latents: four windows, of which three processes compute one each and a branch of the last."""
     return windows(frames + 25, step), torch.zeros(frames + 25, 4, 3, 3)
@@ -53,6 +57,7 @@ def work(rank):
     chunks = [(0, 4), (4, 8), (8, 12), (12, 14)]
     frames = [chunk.numpy() for chunk in decoded_by_all(chunks, decode, (2,))]
     text, size = traffic.text(), traffic.size
+    kept = predicted_by_all(of_step(0)[0], BRANCHES, of_step(0)[1], predict, with_what_is_kept, 2).numpy()
 
     def failing(start, stop):
         return decode(start, stop) if start == 0 else 1 / 0
@@ -62,7 +67,15 @@ def work(rank):
         failure = None
     except (InputError, ZeroDivisionError) as error:
         failure = str(error)
-    return {"steps": steps, "calls": calls, "least": least, "frames": frames, "failure": failure, "said": (text, size)}
+    return {
+        "steps": steps,
+        "kept": kept,
+        "calls": calls,
+        "least": least,
+        "frames": frames,
+        "failure": failure,
+        "said": (text, size),
+    }
 
 
 @pytest.mark.timeout(600)
@@ -73,6 +86,10 @@ def test_processes_have_the_latents_and_the_first_one_the_frames_of_one_process(
         plan, latents = of_step(step)
         alone = joined(plan, latents, lambda frames: [guided(predict(frames, BRANCHES))])[0].numpy()
         assert len(plan) == 4 and all(np.array_equal(result["steps"][step], alone) for result in results)
+    plan, latents = of_step(0)
+    like = latents.repeat(1, 2, 1, 1)
+    alone = joined(plan, like, lambda frames: [with_what_is_kept(predict(frames, BRANCHES))])[0].numpy()
+    assert all(np.array_equal(result["kept"], alone) for result in results)
     assert [result["calls"] for result in results] == [[0, 3, 1] * 3] * PROCESSES
     assert {result["least"] for result in results} == {(5, None)}
     first, *others = results
