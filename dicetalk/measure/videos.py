@@ -285,7 +285,7 @@ def _frechet(width):
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:
         raise InputError(
-            f'FID and FVD need the package torchmetrics ({reason(error)}): pip install "torchmetrics>=1.2".'
+            f'FID and FVD need the package torchmetrics ({reason(error)}): pip install "torchmetrics>=1.3".'
         ) from error
     from torch import nn
 
