@@ -1,8 +1,8 @@
 """Measure one window step (three branches of frames, random weights of the released size) beside diffusers' stock
 Stable Video Diffusion UNet at the same size, in the same run: time, memory of activations, operations, and what that
-means for a video. Or, with --batch, what one command for many clips saves."""
+means for a video. Or something else instead: what each option below that says so measures or counts; one at a time."""
 
-HELP = "measure time and memory of one window step beside the stock SVD UNet"
+HELP = "measure time and memory: a window step beside the stock SVD UNet, or decoding, a clip, a training step and more"
 
 EXAMPLES = (
     ("on the GPU, with torch.compile", "--device cuda --dtype float16 --compile"),
@@ -13,7 +13,7 @@ EXAMPLES = (
     ("pictures that each choice of speed leaves out", "--speed"),
     ("where the time goes, by kind of operation", "--profile --device cuda --dtype float16"),
     ("a whole clip, stage by stage", "--clip"),
-    ("beside the build of an older revision", "--compare v0.1.0 --device cuda --dtype float16"),
+    ("beside the build of an older revision", "--compare HEAD~1 --device cuda --dtype float16"),
     ("keep the times, and see what became slower", "--history bench.jsonl"),
 )
 
@@ -33,38 +33,39 @@ def add_arguments(parser):
         help="timed runs of each network after a warm-up run; the median is printed; 0 computes nothing and only "
         "counts operations and memory from shapes (default: %(default)s)",
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--traffic",
         action="store_true",
         help="count instead the kernels of a step, and the bytes that they move, by kind of operation; on any machine",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--train",
         action="store_true",
         help="count instead the memory of a training step of one clip, by what trains; on any machine",
     )
     parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")
-    parser.add_argument(
+    instead.add_argument(
         "--decode",
         action="store_true",
         help="measure instead what decoding in chunks changes, by the frames of context that are decoded with them",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--batch",
         action="store_true",
         help="measure instead 16 short clips of 4 portraits by one `batch`, and by 16 `generate`: tiny network, CPU",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--speed",
         action="store_true",
         help="count instead the pictures that go through the UNet, by what sampling leaves out; on any machine",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--profile",
         action="store_true",
         help="print instead milliseconds, operations and bytes of a step and of decoding, by kind of operation",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--clip",
         action="store_true",
         help="make instead a video of the speech in demo/, and print how long each stage works; needs a clone",
@@ -74,7 +75,7 @@ def add_arguments(parser):
         metavar="DIR",
         help="with --clip: folder of the weights, or its name (default: the tiny network, which is made for it)",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--compare",
         metavar="REVISION",
         help="time instead a step of this build and of another revision of the clone, by turns",
@@ -118,14 +119,10 @@ def run(args):
     if args.decode:
         return _borders(args, size, frames, device, choose_dtype(args.dtype, device))
     workload = Workload(*size, frames, choose_dtype(args.dtype, device), args.tiny)
-    if args.traffic or args.train:
-        if args.traffic:
-            from ..measure.traffic import lines
-        else:
-            from ..measure.training import lines
-
-        print("\n".join(lines(workload)))
-        return 0
+    if args.traffic:
+        return _traffic(args, workload)
+    if args.train:
+        return _train(args, workload)
     if args.profile:
         return _profile(args, workload, device)
     if args.compare:
@@ -162,6 +159,22 @@ def _finish(args, kind, report, text):
         options = {name: value for name, value in vars(args).items() if name not in left_out and value}
         print("\n".join(remember(args.history, kind, options, report)), file=sys.stderr)
     return 0
+
+
+def _traffic(args, workload):
+    from dataclasses import asdict
+
+    from ..measure.traffic import count_both, table
+
+    counts = count_both(workload)
+    report = {kind: asdict(traffic) for kind, traffic in counts.items()}
+    return _finish(args, "traffic", report, lambda report: table(workload, counts))
+
+
+def _train(args, workload):
+    from ..measure.training import rows, table
+
+    return _finish(args, "train", rows(workload), table)
 
 
 def _speed(args):
@@ -243,8 +256,6 @@ def _batch_table(report):
 
 
 def _borders(args, size, frames, device, dtype):
-    import json
-
     from tqdm import tqdm
 
     from ..measure.borders import CHUNKS, CONTEXTS, measure_borders
@@ -252,19 +263,21 @@ def _borders(args, size, frames, device, dtype):
     decodings = 1 + len(CHUNKS) * len(CONTEXTS)
     with tqdm(total=decodings, desc="bench", unit="decoding", disable=None) as progress:
         rows = measure_borders(*size, frames, dtype, device, args.tiny, progress.update)
-    if args.json:
-        print(json.dumps(rows, indent=2, allow_nan=False))
-        return 0
+    network = "tiny network" if args.tiny else "released size"
+    title = (
+        f"Difference to decoding {frames} frames of {size[0]}×{size[1]} at once, in 1/255; {network}, random weights"
+    )
+    return _finish(args, "decode", rows, lambda rows: _borders_table(title, rows))
+
+
+def _borders_table(title, rows):
     from ..measure.chunks import table as chunks
 
-    print(chunks() + "\n")
-    kind = "tiny network" if args.tiny else "released size"
-    print(f"Difference to decoding {frames} frames of {size[0]}×{size[1]} at once, in 1/255; {kind}, random weights")
-    print("chunk  context   mean  worst frame")
+    lines = [chunks(), "", title, "chunk  context   mean  worst frame"]
     for row in rows:
         mark = "  default" if row["chosen"] else ""
-        print(f"{row['chunk']:5}  {row['context']:7}  {row['mean']:5.2f}  {row['worst_frame']:11.2f}{mark}")
-    return 0
+        lines.append(f"{row['chunk']:5}  {row['context']:7}  {row['mean']:5.2f}  {row['worst_frame']:11.2f}{mark}")
+    return "\n".join(lines)
 
 
 def _smaller(workload, seconds):

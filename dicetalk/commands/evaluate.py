@@ -52,7 +52,6 @@ def add_arguments(parser):
     add("--reference-scale", type=float, default=3.0, metavar="S", help="see generate (default: 3)")
     add("--emotion-scale", type=float, default=6.0, metavar="S", help="see generate (default: 6)")
     add("--embedder", metavar="FILE", help="a trained embedder: adds the goal of another person's clip")
-    add("--cells", type=int, default=0, metavar="N", help="with harder: so many people's emotions held out of training")
     add("--reader", metavar="FILE", help="of drawn people (default: the one that comes with the source)")
     add("--seed", type=int, default=0, help="of the noise, and of the reader's training (default: 0)")
     add("--device", help="cpu, cuda, cuda:1, mps … (default: CUDA if there is one, else cpu)")
@@ -85,6 +84,7 @@ def run(args):
     if args.videos is not None:
         return _videos(args)
 
+    from itertools import count
     from pathlib import Path
 
     from tqdm import tqdm
@@ -108,13 +108,12 @@ def run(args):
     device = choose_device(args.device)
     pipeline = DiceTalkPipeline.from_checkpoint(checkpoint).to(device)
     reader.network.to(device)
-    sheet, made = Sheet(), {"clips": 0}
+    sheet, numbers = Sheet(), count()
 
     def on_clip(result, pictures):
         sheet.add(result, pictures)
-        if args.clips and result.seconds > 0:
-            clip_file(args.clips, result, pictures, made["clips"])
-            made["clips"] += 1
+        if args.clips:
+            clip_file(args.clips, result, pictures, next(numbers))
 
     sampling = Sampling(args.steps, args.reference_scale, args.emotion_scale)
     studio = Studio(pipeline, reader, args.size, args.frames, args.seed, on_clip)
@@ -130,9 +129,9 @@ def run(args):
             if section == "goals":
                 rows = measure_goals(studio, priors, sampling, args.people, embedder, on_result)
             elif section == "harder":
-                rows = measure_harder(studio, priors, sampling, args.people, args.cells, on_result)
+                rows = measure_harder(studio, priors, sampling, args.people, on_result)
             else:
-                rows = list(measure_savings(studio, priors, sampling, args.people, on_result=on_result))
+                rows = measure_savings(studio, priors, sampling, args.people, on_result=on_result)
         sections[section.capitalize()] = rows
     facts = _facts(args, checkpoint, reader)
     print(markdown(sections, facts))
@@ -155,9 +154,8 @@ def _check(args):
         least = 2 if name == "frames" else 1  # a change in time needs two
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}: give {least} or more.")
-    for name in ("cells", "seed"):
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name} is {getattr(args, name)}: give 0 or more.")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}: give 0 or more.")
     for name in ("reference_scale", "emotion_scale"):
         if not 0 <= getattr(args, name) < math.inf:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}: give a number from 0 on.")
@@ -218,12 +216,9 @@ def _facts(args, checkpoint, reader):
 
 
 def _videos(args):
-    import json
-    from pathlib import Path
-
     from tqdm import tqdm
 
-    from ..files import write_errors, written_beside
+    from ..measure.evaluation import write_pages
     from ..measure.videos import Supplied, find_videos, markdown, measure_videos, supplied_function
     from ..memory import choose_device
     from ..reading.classifiers import Classifier
@@ -245,10 +240,7 @@ def _videos(args):
         found = measure_videos(videos, supplied, lambda done, total: bar.update())
     print(markdown(found))
     if args.output:
-        for name, text in (("evaluation.json", json.dumps(found, indent=2)), ("evaluation.md", markdown(found))):
-            path = Path(args.output) / name
-            with written_beside(path) as part, write_errors(path):
-                part.write_text(text + "\n", encoding="utf-8")
+        write_pages(args.output, found, markdown(found) + "\n")
         print(f"Wrote {args.output}")
     return 0
 

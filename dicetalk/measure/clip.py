@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
+from ..emotion.options import FPS
 from ..job import Job
 from ..media import stream
 
@@ -118,7 +119,7 @@ def measure_clip(values: dict[str, Any], say: Callable[[str], None] = print) -> 
     slowest = max(shown[name]["seconds"] for name in AFTER_SAMPLING if name in shown)
     return {
         "device": device_name(inputs.device),
-        "clip": len(latents) / 12.5,
+        "clip": len(latents) / FPS,
         "size": job.size,
         "stages": shown,
         "wall": {"seconds": stages.busy["all"]},

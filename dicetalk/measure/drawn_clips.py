@@ -74,7 +74,7 @@ class Result:
         asked: Asked.
         frames: `DrawnReader.read` of its frames.
         clip: `of_clip` of them.
-        seconds: that sampling took.
+        seconds: that sampling took; 0 for a drawn take.
     """
 
     asked: Asked
@@ -110,7 +110,7 @@ class Studio:
         size: pixels of a side of the portraits, a multiple of 64.
         frames: of a clip at most; longer speech is cut.
         seed: of the noise.
-        on_clip: called with each Result, and its frames (n, size, size, 3) uint8.
+        on_clip: called with the Result of each clip that is made, and its frames (n, size, size, 3) uint8.
     """
 
     def __init__(
@@ -161,7 +161,10 @@ class Studio:
         seconds = time.perf_counter() - began
         frames = torch.cat(list(pipeline.decode(latents))).permute(0, 2, 3, 1)
         pictures = (frames * 255).round().to(torch.uint8).numpy()
-        return self._read(asked, pictures, seconds)
+        result = self._read(asked, pictures, seconds)
+        if self._on_clip is not None:
+            self._on_clip(result, pictures)
+        return result
 
     def sample(self, conditions, noise, sampling: Sampling) -> torch.Tensor:
         """(N, 4, h, w) latents, scaled by 0.18215, of (N + 25, 4, h, w) noise. Another sampler may take its place."""
@@ -188,7 +191,4 @@ class Studio:
 
     def _read(self, asked, pictures, seconds):
         read = self.reader.read(pictures)
-        result = Result(asked, read, of_clip(read), seconds)
-        if self._on_clip is not None:
-            self._on_clip(result, pictures)
-        return result
+        return Result(asked, read, of_clip(read), seconds)

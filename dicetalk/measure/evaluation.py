@@ -46,17 +46,24 @@ def write_evaluation(folder, sections, facts, reader_errors=None):
         "reader": reader_errors,
         "sections": {title: [_plain(row) for row in rows] for title, rows in sections.items()},
     }
-    _write(Path(folder) / "evaluation.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
-    _write(Path(folder) / "evaluation.md", markdown(sections, facts))
+    write_pages(folder, record, markdown(sections, facts))
+
+
+def write_pages(folder, record, text: str):
+    """Write a record as evaluation.json and a text as evaluation.md into a folder.
+
+    Raises:
+        InputError: one of the files cannot be written.
+    """
+    pages = {"evaluation.json": json.dumps(record, indent=2, allow_nan=False) + "\n", "evaluation.md": text}
+    for name, page in pages.items():
+        path = Path(folder) / name
+        with written_beside(path) as part, write_errors(path):
+            part.write_bytes(page.encode())
 
 
 def _plain(row):
     return {name: value for name, value in vars(row).items() if value not in ("", None)}
-
-
-def _write(path, text):
-    with written_beside(path) as part, write_errors(path):
-        part.write_bytes(text.encode())
 
 
 class Sheet:
@@ -71,7 +78,7 @@ class Sheet:
 
     def add(self, result, pictures):
         about = result.asked.about
-        if about.get("intensity") == 1.0 and result.seconds > 0:
+        if about.get("intensity") == 1.0:
             key = result.asked.person.number, about["emotion"]
             self._pictures.setdefault(key, pictures[len(pictures) // 2])
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..drawn import Person, Take
 from ..drawn.expression import most
-from ..drawn.splits import held_out_cells, people, sentences
+from ..drawn.splits import people, sentences
 from ..emotion.mixing import mix
 from ..emotion.options import FPS, NAMES
 from ..emotion.timeline import EmotionTimeline, TimelineKey
@@ -144,8 +144,7 @@ def confusion(results) -> dict[str, dict[str, int]]:
 
 
 def lips_rows(results, drawn=()) -> list[Row]:
-    own, other = _lips(results)
-    own_drawn, other_drawn = _lips(drawn) if drawn else (None, None)
+    own, other = own_lips(results), _others_lips(results)
     return [
         Row(
             "mouth against its speech, correlation",
@@ -153,7 +152,7 @@ def lips_rows(results, drawn=()) -> list[Row]:
             "≥ 0.70",
             own >= 0.7,
             len(results),
-            "" if own_drawn is None else f"{own_drawn:.2f}",
+            f"{own_lips(drawn):.2f}" if drawn else "",
             {"correlation": own, "each": [round(each.lips(), 4) for each in results]},
         ),
         Row(
@@ -162,22 +161,26 @@ def lips_rows(results, drawn=()) -> list[Row]:
             "≤ 0.20",
             other <= 0.2,
             len(results),
-            "" if other_drawn is None else f"{other_drawn:.2f}",
+            f"{_others_lips(drawn):.2f}" if drawn else "",
             {"correlation": other},
         ),
     ]
 
 
-def _lips(results):
-    """Mean correlation with the clips' own speech, and with that of other clips of another sentence."""
+def own_lips(results) -> float:
+    """Mean correlation of the clips' mouths with their own speech."""
+    return float(np.mean([each.lips() for each in results]))
+
+
+def _others_lips(results):
+    """Mean correlation with the speech of other clips of another sentence: of the next four."""
     others = [
         each.lips(other.asked.take)
         for place, each in enumerate(results)
-        for step in range(1, len(results))
+        for step in range(1, min(5, len(results)))
         if (other := results[(place + step) % len(results)]).asked.take.sentence != each.asked.take.sentence
-        and step <= 4
     ]
-    return float(np.mean([each.lips() for each in results])), float(np.mean(others)) if others else 0.0
+    return float(np.mean(others))
 
 
 def identity_rows(studio, results, drawn, among) -> list[Row]:
@@ -374,28 +377,27 @@ def _reference_rows(studio, results, among):
 # What is harder
 
 
-def measure_harder(studio: Studio, priors, sampling: Sampling, total=2, cells=0, on_result=None) -> list[Row]:
+def measure_harder(studio: Studio, priors, sampling: Sampling, total=2, on_result=None) -> list[Row]:
     """Rows beyond the goals: speech of one emotion with the label of another, and doses of intensity and guidance.
 
     Args:
-        total: people.
-        cells: where more than 0, so many of the *training* people, each in an emotion that was held out of their
-            training, `held_out_cells(people("train", cells))`.
+        studio, priors, sampling, total, on_result: as of `measure_goals`.
     """
     crowd = crowd_of(total)
+    shown = [each for each in plain_clips(priors, crowd) if each.about["emotion"] != "neutral"]
     asked = {"against": _against(priors, crowd), "neutral voice": _with_neutral_voice(priors, crowd)}
     doses = (0.0, 0.5, 1.0, 1.5, 2.0)
     for dose in doses:
         asked[f"dose {dose}"] = [
-            replace(each, emotion=each.emotion.with_intensity(priors["neutral"], dose))
-            for each in plain_clips(priors, crowd)
-            if each.about["emotion"] != "neutral"
+            replace(
+                each,
+                emotion=each.emotion.with_intensity(priors["neutral"], dose),
+                about={**each.about, "intensity": dose},
+            )
+            for each in shown
         ]
-    if cells:
-        asked["cells"] = _cells(priors, cells)
     scales = (1.0, 3.0, 6.0, 9.0)
-    guided = [each for each in plain_clips(priors, crowd) if each.about["emotion"] != "neutral"]
-    whole = sum(map(len, asked.values())) + len(scales) * len(guided)
+    whole = sum(map(len, asked.values())) + len(scales) * len(shown)
     counted = {"done": 0}
 
     def on_one(*_):
@@ -410,22 +412,20 @@ def measure_harder(studio: Studio, priors, sampling: Sampling, total=2, cells=0,
     rows = [
         Row(
             "speech of another emotion than the asked one: what the face shows",
-            f"the asked one {label:.0%}, the voice's {voice:.0%}; mouth {_lips(against)[0]:.2f}",
+            f"the asked one {label:.0%}, the voice's {voice:.0%}; mouth {own_lips(against):.2f}",
             "",
             None,
             len(against),
             "",
-            {"asked": label, "voice": voice, "correlation": _lips(against)[0]},
+            {"asked": label, "voice": voice, "correlation": own_lips(against)},
         ),
         emotion_row(results["neutral voice"], what="emotion accuracy with neutral speech", goal=None),
     ]
-    if cells:
-        rows.append(emotion_row(results["cells"], what="emotion accuracy on cells held out of training", goal=None))
     rows += [_dose(f"intensity {dose:g}", results[f"dose {dose}"]) for dose in doses]
     for scale in scales:
         one = replace(sampling, reference_scale=min(sampling.reference_scale, scale), emotion_scale=scale)
         name = f"emotion scale {scale:g}, reference scale {one.reference_scale:g}"
-        rows.append(_dose(name, make_all(studio, {"": guided}, one, on_one)[""]))
+        rows.append(_dose(name, make_all(studio, {"": shown}, one, on_one)[""]))
     return rows
 
 
@@ -446,18 +446,11 @@ def _with_neutral_voice(priors, crowd):
     ]
 
 
-def _cells(priors, cells):
-    return [
-        Asked(Person.of(number), speech(Person.of(number), name, place), priors[name], {"emotion": name})
-        for place, (number, name) in enumerate(sorted(held_out_cells(people("train", cells))))
-    ]
-
-
 def _dose(what, results):
     place = [NAMES.index(each.asked.about["emotion"]) for each in results]
     shown = float(np.mean([each.clip["emotion"][at] for at, each in zip(place, results)]))
     right = float(np.mean([each.named == each.asked.about["emotion"] for each in results]))
-    strength, lips = float(np.mean([each.clip["strength"] for each in results])), _lips(results)[0]
+    strength, lips = float(np.mean([each.clip["strength"] for each in results])), own_lips(results)
     return Row(
         what,
         f"emotion {right:.0%} (probability {shown:.2f}, strength {strength:.2f}), mouth {lips:.2f}",

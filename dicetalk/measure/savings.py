@@ -1,16 +1,16 @@
 """What each saving of time or memory costs, measured on clips of drawn people."""
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..sampling.speed import PUBLISHED, SPEEDS
+from ..sampling.speed import PUBLISHED
 from .drawn_clips import Sampling, Studio
-from .goals import Row, confusion, crowd_of, make_all, plain_clips
+from .goals import Row, confusion, crowd_of, make_all, own_lips, plain_clips
+from .speed import CHOICES
 
 _FP8 = torch.float8_e4m3fn
 
@@ -33,10 +33,9 @@ class Saving:
     weights: torch.dtype | None = None
 
 
-def _sampling_of(speed):
-    """What a speed changes in the Sampling; both of them guide everywhere."""
-    names = ("steps", "sampler", "schedule", "guidance_reuse", "deep_cache", "clamp_windows")
-    return {name: SPEEDS[speed][name] for name in names}
+def _sampling_of(settings):
+    """What a choice of speed changes in the Sampling; none of those measured here limits guidance to some sigmas."""
+    return {name: value for name, value in settings.items() if name not in ("guidance_from", "guidance_to")}
 
 
 SAVINGS = (
@@ -45,11 +44,11 @@ SAVINGS = (
         Saving(f"guidance from sigma {high:g} to {low:g}", {"guidance_interval": (low, high)})
         for high, low in ((100.0, 0.5), (20.0, 0.5), (5.0, 0.3))
     ),
-    *(Saving(f"speed {name}", _sampling_of(name)) for name in SPEEDS if name != PUBLISHED),
-    Saving("10 steps, align_your_steps, dpmpp_2m", {**_sampling_of("fast"), "guidance_reuse": 1}),
-    *(Saving(f"guidance_reuse {every}", {"guidance_reuse": every}) for every in (2, 3)),
-    *(Saving(f"deep_cache {every}", {"deep_cache": every}) for every in (2, 3)),
-    Saving("clamp_windows", {"clamp_windows": True}),
+    *(
+        Saving(name, _sampling_of(settings))
+        for name, settings in CHOICES.items()
+        if name not in (f"speed {PUBLISHED}", "guidance_from 100")
+    ),
     Saving("windows of 12 frames", {"window": 12}),
     Saving("windows of 25 frames that share 6", {"overlap": 6}),
     Saving("bfloat16", dtype=torch.bfloat16),
@@ -58,9 +57,7 @@ SAVINGS = (
 )
 
 
-def measure_savings(
-    studio: Studio, priors, sampling: Sampling, total=2, savings=SAVINGS, on_result=None
-) -> Iterator[Row]:
+def measure_savings(studio: Studio, priors, sampling: Sampling, total=2, savings=SAVINGS, on_result=None) -> list[Row]:
     """A row for the settings themselves, then one for each saving; they make the same clips from the same noise.
 
     Args:
@@ -68,7 +65,7 @@ def measure_savings(
         on_result: called as `on_result(done, total)`.
     """
     clips, pipeline = plain_clips(priors, crowd_of(total)), studio.pipeline
-    among, done, plain = crowd_of(50), 0, None
+    among, rows, done, plain = crowd_of(50), [], 0, None
     whole = (1 + len(savings)) * len(clips)
     for saving in (Saving(f"as asked ({sampling.steps} steps)"), *savings):
 
@@ -78,7 +75,7 @@ def measure_savings(
             if on_result is not None:
                 on_result(done, whole)
 
-        changed = Sampling(**{**vars(sampling), **saving.sampling})
+        changed = replace(sampling, **saving.sampling)
         unet, guider = pipeline.unet, pipeline.pose_guider
         try:
             _change(pipeline, saving)
@@ -89,14 +86,17 @@ def measure_savings(
         plain = seconds if plain is None else plain
         right = float(np.mean([each.named == each.asked.about["emotion"] for each in results]))
         found = float(np.mean([studio.nearest(each, among)[0] == each.asked.person for each in results]))
-        lips = float(np.mean([each.lips() for each in results]))
+        lips = own_lips(results)
         numbers = {"accuracy": right, "correlation": lips, "identity": found, "seconds": seconds}
-        yield Row(
-            saving.name,
-            f"emotion {right:.0%}, mouth {lips:.2f}, identity {found:.0%}, time {seconds / plain:.2f}",
-            clips=len(results),
-            numbers={**numbers, "time": seconds / plain, "confusion": confusion(results)},
+        rows.append(
+            Row(
+                saving.name,
+                f"emotion {right:.0%}, mouth {lips:.2f}, identity {found:.0%}, time {seconds / plain:.2f}",
+                clips=len(results),
+                numbers={**numbers, "time": seconds / plain, "confusion": confusion(results)},
+            )
         )
+    return rows
 
 
 def _change(pipeline, saving):

@@ -116,9 +116,13 @@ def count_traffic(kind: str, workload: Workload) -> Traffic:
     return counter.traffic
 
 
-def lines(workload: Workload) -> list[str]:
-    """Kernels and bytes of both networks by kind of operation, as text; beside their targets where those were set."""
-    counts = {kind: count_traffic(kind, workload) for kind in (STOCK, DICETALK)}
+def count_both(workload: Workload) -> dict[str, Traffic]:
+    """`count_traffic` of the stock network and of ours, by their names."""
+    return {kind: count_traffic(kind, workload) for kind in (STOCK, DICETALK)}
+
+
+def table(workload: Workload, counts: dict[str, Traffic]) -> str:
+    """What `count_both` gives by kind of operation, as text; beside their targets where those were set."""
     stock, ours = counts[STOCK], counts[DICETALK]
     text = [f"{'counted by kind of operation':30}{'stock':>10}{'GB':>8}{'DICE-Talk':>11}{'GB':>8}"]
     for kind in sorted({*stock.kinds, *ours.kinds}, key=lambda kind: -ours.kinds.get(kind, (0, 0))[1]):
@@ -134,4 +138,4 @@ def lines(workload: Workload) -> list[str]:
     for title, a, b, unit, target in rows:
         goal = f"   target {target / unit:.0f}" if targeted and workload.network is None and not workload.tiny else ""
         text.append(f"{title:30}{a / unit:10.0f}{'':8}{b / unit:11.0f}{'':8}{goal}")
-    return text
+    return "\n".join(text)

@@ -1,6 +1,7 @@
 """Memory of a training step of the UNet by what trains, counted from shapes, which any machine can do."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -61,14 +62,21 @@ def step_memory(workload: Workload, trains: str, checkpointing: bool) -> StepMem
     return StepMemory(size, learning, 3 * 4 * learning)
 
 
-def lines(workload: Workload) -> list[str]:
-    """The counts of every choice, as text."""
+def rows(workload: Workload) -> list[dict[str, Any]]:
+    """The counts of every choice: "trains", "checkpointing", and what `StepMemory` has."""
+    return [
+        {"trains": trains, "checkpointing": checkpointing, **vars(step_memory(workload, trains, checkpointing))}
+        for trains in CHOICES
+        for checkpointing in (False, True)
+    ]
+
+
+def table(counted: list[dict[str, Any]]) -> str:
+    """What `rows` gives, as text."""
     text = [f"{'trains':10}{'checkpointing':>14}{'kept, GiB':>11}{'learn, M':>10}{'gradients and AdamW, GiB':>26}"]
-    for trains in CHOICES:
-        for checkpointing in (False, True):
-            found = step_memory(workload, trains, checkpointing)
-            text.append(
-                f"{trains:10}{'on' if checkpointing else 'off':>14}{found.kept / 2**30:11.1f}"
-                f"{found.learning / 1e6:10.1f}{found.optimizer / 2**30:26.1f}"
-            )
-    return text
+    for row in counted:
+        text.append(
+            f"{row['trains']:10}{'on' if row['checkpointing'] else 'off':>14}{row['kept'] / 2**30:11.1f}"
+            f"{row['learning'] / 1e6:10.1f}{row['optimizer'] / 2**30:26.1f}"
+        )
+    return "\n".join(text)

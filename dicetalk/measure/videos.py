@@ -162,10 +162,12 @@ def measure_videos(videos, supplied: Supplied, on_video=None) -> dict[str, Any]:
         and `fvd`, where their features are supplied and there are real videos.
 
     Raises:
-        InputError: a file cannot be read, a function gives something else than it must, or torchmetrics is missing.
+        InputError: a file cannot be read, a function gives something else than it must, no video has what a function
+            needs, or torchmetrics is missing.
     """
     if not any(vars(supplied).values()):
         raise InputError("Nothing was supplied to measure with: give --classifier, --identity, --lips or features.")
+    _require_labels(videos, supplied)
     distances = {"fid": _Distance(supplied.pictures, "pictures"), "fvd": _Distance(supplied.clips, "clip")}
     rows, seen = [], set()
     for done, video in enumerate(videos, 1):
@@ -182,6 +184,19 @@ def measure_videos(videos, supplied: Supplied, on_video=None) -> dict[str, Any]:
             on_video(done, len(videos))
     found = {"videos": rows, "groups": _groups(rows)}
     return found | {kind: value for kind, each in distances.items() if (value := each.value()) is not None}
+
+
+def _require_labels(videos, supplied):
+    """Something that is supplied is of use for one of the videos at least; for FVD two clips of each kind."""
+    portraits, real = any(video.portrait for video in videos), {video.real for video in videos} - {None}
+    for option, given, enough, need in (
+        ("--classifier", supplied.classifier, any(video.emotion for video in videos), "a video with its emotion"),
+        ("--identity", supplied.identity, portraits, "a video with its portrait"),
+        ("--picture-features", supplied.pictures, real, "a table with real videos"),
+        ("--clip-features", supplied.clips, min(len(real), len(videos)) > 1, "a table with two real videos or more"),
+    ):
+        if given is not None and not enough:
+            raise InputError(f"{option} needs {need}, and there is none: leave it out, or add what is missing.")
 
 
 def _frames(path):
@@ -213,14 +228,17 @@ def _row(video, frames, fps, few, supplied):
         from ..media.audio import load_audio
 
         told = supplied.lips(frames, fps, load_audio(video.audio or video.video))
-        row |= {name: float(value) for name, value in (told if isinstance(told, dict) else {"lips": told}).items()}
+        told = told if isinstance(told, dict) else {"lips": told}
+        row |= {name: float(_array(value, 0, "--lips")) for name, value in told.items()}
     return row
 
 
 def _array(values, dimensions, what):
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != dimensions or not np.isfinite(values).all():
-        raise InputError(f"{what} gave an array of shape {values.shape}: {dimensions} finite dimensions are needed.")
+        raise InputError(
+            f"{what} gave an array of shape {values.shape}: {dimensions} dimensions of finite numbers are needed."
+        )
     return values
 
 
@@ -234,13 +252,8 @@ def _groups(rows):
     for name in NAMES:
         keys[name] = lambda row, name=name: row["emotion"] == name
         for level in LEVELS:
-            keys[f"{name}, level {level}"] = lambda row, name=name, level=level: (
-                (row["emotion"], row["level"])
-                == (
-                    name,
-                    level,
-                )
-            )
+            pair = name, level
+            keys[f"{name}, level {level}"] = lambda row, pair=pair: (row["emotion"], row["level"]) == pair
     groups = {}
     for title, belongs in keys.items():
         inside = [row for row in rows if belongs(row)]

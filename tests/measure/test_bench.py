@@ -140,3 +140,18 @@ def test_what_fits_a_wide_picture():
 def test_windows_of_a_clip():
     assert windows_of_clip(12, 25) - windows_of_clip(10, 25) == 25  # 25 frames more are one window more in each step
     assert windows_of_clip(2, 25) <= 2 * 25  # a clip of one window, and the extra one
+
+
+@pytest.mark.parametrize("what", ["--traffic", "--train", "--decode"])
+def test_json_and_history_of_everything(what, tmp_path, capsys):
+    file = tmp_path / "bench.jsonl"
+    small = ["--tiny", "--size", "64", "--frames", "3", "--device", "cpu"]
+    assert main(["bench", what, *small, "--json", "--history", str(file)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report and json.loads(file.read_text())["report"] == report
+
+
+def test_one_measurement_at_a_time(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--traffic", "--speed"])
+    assert ended.value.code == 2 and "not allowed with argument" in capsys.readouterr().err

@@ -116,14 +116,30 @@ def test_intensity_and_mix_are_judged_by_what_is_read():
 
 def test_what_is_harder_is_measured(studio):
     done = []
-    rows = goals.measure_harder(studio, PRIORS, Sampling(), 1, cells=2, on_result=lambda *each: done.append(each))
+    rows = goals.measure_harder(studio, PRIORS, Sampling(), 1, on_result=lambda *each: done.append(each))
     by_name = {row.what: row for row in rows}
-    assert done[-1][0] == done[-1][1] == len(done) == 7 + 8 + 2 + (5 + 4) * 7
+    assert done[-1][0] == done[-1][1] == len(done) == 7 + 8 + (5 + 4) * 7
     against = next(row for name, row in by_name.items() if name.startswith("speech of another emotion"))
     assert against.numbers["asked"] > 0.7 > 0.3 > against.numbers["voice"]  # drawn with the asked one
-    assert by_name["emotion accuracy on cells held out of training"].clips == 2
     assert {f"intensity {dose:g}" for dose in (0, 0.5, 1, 1.5, 2)} <= set(by_name)
     assert "emotion scale 1, reference scale 1" in by_name and "emotion scale 9, reference scale 3" in by_name
+
+
+def test_a_dose_is_not_taken_for_a_plain_clip():
+    """The sheet of faces, and the names of files, go by what a clip is for."""
+    asked = []
+
+    class Listening(DrawnStudio):
+        def make(self, each, sampling):
+            asked.append(each)
+            return super().make(each, sampling)
+
+    goals.measure_harder(Listening(), PRIORS, Sampling(), 1)
+    doses = [each for each in asked if "intensity" in each.about]
+    assert {each.about["intensity"] for each in doses} == {0, 0.5, 1, 1.5, 2}
+    for each in doses:
+        neutral, own = PRIORS["neutral"], PRIORS[each.about["emotion"]]
+        assert each.emotion == own.with_intensity(neutral, each.about["intensity"])
 
 
 def test_another_persons_clip(studio):
@@ -158,7 +174,7 @@ def test_savings_change_the_model_for_their_own_clips_alone(studio):
         Saving("half", dtype=torch.bfloat16),
         Saving("fp8", weights=torch.float8_e4m3fn),
     )
-    rows = list(measure_savings(watching, PRIORS, Sampling(), 1, chosen))
+    rows = measure_savings(watching, PRIORS, Sampling(), 1, chosen)
     assert [row.what for row in rows] == ["as asked (25 steps)", "few", "windows", "half", "fp8"]
     assert rows[0].numbers["time"] == 1 and all(row.clips == 8 for row in rows)
     steps, windows = ([each[0].steps for each in seen[::8]], [each[0].window for each in seen[::8]])

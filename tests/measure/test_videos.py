@@ -132,7 +132,23 @@ def test_wrong_functions_are_named(tmp_path, functions):
     with pytest.raises(InputError, match="Nothing was supplied"):
         measure_videos([Video(tmp_path / "a.mp4")], Supplied())
     with pytest.raises(InputError, match="--picture-features gave an array of shape"):
-        measure_videos([Video(tmp_path / "a.mp4")], Supplied(pictures=functions("flat")))
+        measure_videos([Video(tmp_path / "a.mp4", real=tmp_path / "a.mp4")], Supplied(pictures=functions("flat")))
+    with pytest.raises(InputError, match="--lips gave an array of shape .*finite"):
+        measure_videos([Video(tmp_path / "a.mp4")], Supplied(lips=lambda frames, fps, sound: float("nan")))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(InputError, match="broken.mp4"):
         measure_videos([Video(tmp_path / "broken.mp4")], Supplied(lips=functions("lips")))
+
+
+@pytest.mark.parametrize(
+    "supplied, message",
+    [
+        (Supplied(classifier=object()), "--classifier needs a video with its emotion"),
+        (Supplied(identity=len), "--identity needs a video with its portrait"),
+        (Supplied(pictures=len), "--picture-features needs a table with real videos"),
+        (Supplied(clips=len), "--clip-features needs a table with two real videos or more"),
+    ],
+)
+def test_what_could_measure_nothing_is_refused(tmp_path, supplied, message):
+    with pytest.raises(InputError, match=message):
+        measure_videos([Video(tmp_path / "a.mp4")], supplied)

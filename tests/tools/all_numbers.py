@@ -1,9 +1,8 @@
-"""Every ratio and count of the project with its target, one `bench` after the other: python tests/tools/all_numbers.py
+"""What `bench` measures and counts, one after the other but for --batch: python tests/tools/all_numbers.py
 
-On a CUDA GPU with the released size in half precision; reckoned to take about ten minutes on an NVIDIA H200, most of it
-for compiling; not tried yet. Without a GPU, or with --tiny, the tiny network on the CPU takes its place, to see that
-all of them run: its times say nothing. --history FILE keeps the numbers. Further rows, with ComfyUI and in cards with
-less memory, are those of tests/tools/gpu.py.
+On a CUDA GPU with the released size in half precision, which was not tried yet. Without a GPU, or with --tiny, the tiny
+network on the CPU takes its place, to see that all of them run: its times say nothing. --history FILE keeps the
+numbers. Further rows, with ComfyUI and in cards with less memory, are those of tests/tools/gpu.py.
 """
 
 import argparse
@@ -45,7 +44,7 @@ def main():
     gpu = torch.cuda.is_available() and not args.tiny
     begun, failed = time.monotonic(), []
     for title, options in commands(gpu, args.compare):
-        options += ["--history", args.history] if args.history and "--traffic" not in options else []
+        options += ["--history", args.history] if args.history else []
         print(f"\n## {title}\npython -m dicetalk bench {' '.join(options)}\n", flush=True)
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "dicetalk", "bench", *options], cwd=ROOT)
