@@ -115,7 +115,7 @@ def _frames(pipeline, latents, job):
 
 def _tracks(audios, turns, persons):
     """Each person's speech at 16 kHz, all equally long; and the video's sound: its rate, and the sound."""
-    from ..media.audio import load_channels, load_sound
+    from ..media.audio import load_sound
     from ..media.tracks import by_channels, by_turns, equally_long, mixed, parse_turns
     from ..model.audio import SAMPLE_RATE
 
@@ -126,11 +126,12 @@ def _tracks(audios, turns, persons):
             raise InputError(
                 "turns are for one recording of all persons, and several are given: leave one of them out."
             )
-        heard = mixed([load_channels(audio, _SOUND_RATE).mean(axis=0) for audio in audios])
-        return equally_long([load_sound(audio).speech for audio in audios]), _SOUND_RATE, heard
+        sounds = [load_sound(audio) for audio in audios]
+        heard = mixed([sound.mono(_SOUND_RATE) for sound in sounds])
+        return equally_long([sound.speech for sound in sounds]), _SOUND_RATE, heard
     sound = load_sound(audios[0])
     if turns.strip():
         tracks = by_turns(sound.speech, SAMPLE_RATE, parse_turns(turns, persons), persons)
     else:
-        tracks = equally_long(by_channels(load_channels(audios[0], SAMPLE_RATE), persons, audios[0]))
+        tracks = equally_long(by_channels(sound.channels(SAMPLE_RATE), persons, audios[0]))
     return tracks, *sound.for_video()

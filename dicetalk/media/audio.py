@@ -52,6 +52,17 @@ class Sound:
         """What the video plays; as `read_sound`."""
         return read_sound(self.path, self.start, self.length, self.downmix)
 
+    def mono(self, rate):
+        """What the model hears, at another rate in Hz: (samples,) float32."""
+        return self._whole(self.downmix.model[None], rate)[0]
+
+    def channels(self, rate):
+        """Each channel on its own, (channels, samples) float32 at a rate in Hz, on the scale of `speech`."""
+        return self._whole(np.diag(self.downmix.channels), rate)
+
+    def _whole(self, weights, rate):
+        return np.concatenate(list(_sound_blocks(self.path, self.start, self.length, weights, rate)), axis=1)
+
 
 def load_audio(path, start=0.0, length=None):
     """The speech of `load_sound` alone: (samples,) float32 array, mono, 16 kHz."""
@@ -155,21 +166,6 @@ def read_sound(path, start=0.0, length=None, downmix=None):
         next(iter(decoded))
     rate = decoded.rate if decoded.rate in AAC_RATES else OTHER_RATE
     return rate, _sound_blocks(path, start, length, downmix.video, rate)
-
-
-def load_channels(path, rate):
-    """All channels of a file's sound, unmixed: (channels, samples) float32 at `rate` Hz.
-
-    Raises:
-        InputError: as `load_sound`.
-    """
-    path = os.fspath(path)
-    check_is_file(path, "audio")
-    with _opened(path) as container:
-        first = next(iter(Decoded(container, _track(container, path)[0], path)), None)
-    if first is None:
-        raise InputError(f"The audio track of {path} holds no sound that can be decoded: export it again.")
-    return np.concatenate(list(_sound_blocks(path, 0.0, None, np.eye(len(first)), rate)), axis=1)
 
 
 def _sound_blocks(path, start, length, weights, rate):

@@ -107,6 +107,15 @@ def test_each_person_has_their_own_recording_face_and_emotion(dialogue, recorder
     assert str(tmp_path) not in str(kept)
 
 
+def test_a_microphone_wired_the_wrong_way_is_heard(dialogue, recorder, tmp_path):
+    voice = tone(300, 0.4)
+    wrong, right = write_wav(tmp_path / "wrong.wav", voice, -voice), write_wav(tmp_path / "right.wav", 0 * voice)
+    code, _, err = dialogue(wrong, right)
+    assert code == 0, err
+    assert loud(recorder.persons[0][1], 0, 0.4) > 0.3
+    assert loud(load_audio(tmp_path / "talk.mp4"), 0, 0.4) > 0.3
+
+
 def test_turns_silence_the_one_who_listens(dialogue, recorder, tmp_path):
     both = write_wav(tmp_path / "both.wav", tone(300, 0.8))
     code, _, err = dialogue(both, turns="0s 1; 0.4s 2")
