@@ -156,7 +156,7 @@ class Engine:
         """Make a job whose inputs are at hand; `output` is where its own output belongs, the same or a URL."""
         if output != job.output:
             if is_made(job, job.output):  # an earlier run could not put it there
-                put(job.output, output)
+                put(job, output)
                 return Outcome(row, DONE, output, worker=self.name)
             require_writable(output)
         with self._sampling:
@@ -176,7 +176,7 @@ class Engine:
         for run in runs:
             run.remove()
         if output != job.output:
-            put(job.output, output)
+            put(job, output)
         took = round(time.monotonic() - begun, 3)
         seconds = frames / float(job.fps)
         outcome = Outcome(row, DONE, output, None, frames, seconds, windows, took=took, worker=self.name)

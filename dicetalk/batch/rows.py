@@ -49,8 +49,8 @@ def read_rows(path, changes: dict[str, str] | None = None, pattern: str | None =
     Args:
         path: a CSV file (commas, semicolons or tabs), JSON Lines or Parquet; columns are the fields of `Job`. Empty
             cells are defaults. Relative paths are relative to the file; URLs that fsspec knows are taken for portrait,
-            audio, emotion, landmarks and output. A row may name several emotions or seeds, as a
-            list in JSON and Parquet, and with "|" between them in CSV: it becomes a row for each pair.
+            video, audio, emotion, landmarks and output. A row may name several emotions or seeds, as a list in JSON and
+            Parquet, and with "|" between them in CSV: it becomes a row for each pair.
         changes: field → value for all rows, instead of what the table has; relative paths are relative to the current
             folder.
         pattern: name of the output for rows that give none, see `named_output`.

@@ -18,7 +18,7 @@ from ..errors import InputError, reason
 from ..job import CLIP, Job
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")  # a drive of Windows has one letter
-_INPUTS = ("portrait", "audio", "landmarks")
+_INPUTS = ("portrait", "video", "audio", "landmarks")
 
 
 def is_url(text) -> bool:
@@ -32,7 +32,7 @@ def staging_folder(url: str) -> Path:
 
 
 class Copies:
-    """Local copies of input files. The newest ones are kept for the next rows.
+    """Local copies of input files. The newest ones are kept for the next rows; fsspec's own caches keep all of them.
 
     Args:
         most: how many are kept besides those in use.
@@ -105,12 +105,22 @@ def open_output(url: str):
         return system.open(path, "rb") if system.isfile(path) else None
 
 
-def put(file: str, url: str) -> None:
-    """Put a file where a URL says, under another name first, and remove it here. Parts of earlier tries go.
+def put(job: Job, url: str) -> None:
+    """Put the video of a job, and before it what is written beside it, where a URL says, and remove them here.
 
     Raises:
-        InputError: it cannot be written. The file stays, and nothing is left there.
+        InputError: one of them cannot be written. The files stay, and nothing half written is left there.
     """
+    folder, _, _ = url.rpartition("/")
+    for file in [job.srt] * job.subtitles + [job.meter_file] * job.meter:
+        if file.is_file():
+            _put_file(str(file), f"{folder}/{file.name}")
+    _put_file(job.output, url)
+    shutil.rmtree(os.path.dirname(job.output), ignore_errors=True)
+
+
+def _put_file(file, url):
+    """Put a file there under another name first. Parts of earlier tries go."""
     with _errors(f"output is {url}, which cannot be written"):
         system, path = _opened(url)
         folder, _, name = path.rpartition("/")
@@ -128,7 +138,6 @@ def put(file: str, url: str) -> None:
             for other in system.ls(folder, detail=False):
                 if left.fullmatch(other.rstrip("/").rpartition("/")[2]):
                     system.rm_file(other)
-    shutil.rmtree(os.path.dirname(file), ignore_errors=True)
 
 
 def require_writable(url: str) -> None:

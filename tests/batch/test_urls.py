@@ -141,6 +141,26 @@ def test_a_stopped_clip_resumes_on_this_machine(tmp_path, tiny_checkpoint, home)
     assert max(counted) > 1 and kept(home) == []
 
 
+def test_subtitles_go_where_the_video_goes(tmp_path, tiny_checkpoint, home):
+    studio = fsspec.filesystem("studio")
+    clip = urls_job(tmp_path, tiny_checkpoint, length=0.5, script="Hello", place_words="sound", subtitles=True)
+    Studio.broken = True
+    assert Engine().make(clip).status == FAILED
+    assert studio.find("/out") == [] and kept(home) == ["x.mp4", "x.srt"]
+    Studio.broken = False
+    assert Engine().make(clip).status == DONE
+    assert studio.find("/out") == ["/out/x.mp4", "/out/x.srt"] and kept(home) == []
+    assert b"Hello" in studio.cat_file("/out/x.srt")
+
+
+def test_a_video_in_the_portraits_place_may_be_behind_a_url(tmp_path, tiny_checkpoint):
+    fsspec.filesystem("studio").pipe_file("/in/talk.mp4", b"pictures")
+    clip = job(tmp_path, tiny_checkpoint, "a.mp4", portrait=None, audio=None, video="studio://in/talk.mp4")
+    with at_hand(clip, Copies()) as here:
+        with open(here.video, "rb") as file:
+            assert file.read() == b"pictures"
+
+
 @pytest.mark.parametrize(
     "url, words",
     [
