@@ -89,6 +89,8 @@ def _release(version):
 def lazy_names(package: str, modules: dict[str, str]):
     """Names that a package offers, whose modules and libraries load when a name is first used (PEP 562).
 
+    The package lazy-loader does the same, but may be missing where the message of `problem` is to be shown.
+
     Args:
         package: `__name__` of the package.
         modules: name → the package's module that has it.

@@ -301,9 +301,12 @@ def file_stamp(path) -> tuple[str, int, int]:
 
 def kept_runs(job, inputs, metadata):
     """The states of the runs of all seeds, which are kept beside the output."""
-    if job.best_of == 1:
-        return [kept_run(job, inputs, metadata)]
-    return [kept_run(one, inputs, metadata, f"{job.output}.seed{one.seed}") for one in job.seeds()]
+    return [kept_run(one, inputs, metadata, name) for one, name in zip(job.seeds(), run_names(job), strict=True)]
+
+
+def run_names(job) -> list[str]:
+    """What the states of the runs of all seeds are named by: the output, and of several also the seed."""
+    return [job.output] if job.best_of == 1 else [f"{job.output}.seed{one.seed}" for one in job.seeds()]
 
 
 def kept_run(job, inputs, metadata, output=None):

@@ -62,6 +62,13 @@ def test_the_readme_leads_to_every_page_of_docs(page):
     assert f"](docs/{page.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_every_extra_is_explained():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = re.findall(r"^(\w+) = \[", project.split("[project.optional-dependencies]")[1].split("\n[")[0], re.M)
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(extras) - {"fuzz"}  # for tests alone
+
+
 @pytest.mark.parametrize(
     "text, fault",
     [

@@ -8,6 +8,7 @@ from typing import Any, Callable, Iterable
 from ..errors import InputError
 from ..files import remove_leftovers
 from ..job import Job
+from ..rendering import run_names
 from ..sampling.resume import state_path
 from .engine import FAILED, Engine, Outcome
 from .rows import Row
@@ -143,9 +144,9 @@ def _take_back(row, error, todo, tries, on_outcome):
 def _clean(row, outcome):
     """Remove what a dead worker may have left of a row that another made."""
     if outcome.status != FAILED and not is_url(row[1].output):  # `put` cleans up there
-        path = Path(row[1].output)
-        remove_leftovers(path)
-        state_path(path).unlink(missing_ok=True)
+        remove_leftovers(Path(row[1].output))
+        for name in run_names(row[1]):
+            state_path(name).unlink(missing_ok=True)
 
 
 def _starter(ray, workers):

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 from ..errors import InputError
-from ..job import Job
+from ..job import Job, defaults
 from ..media.paste import FEATHER, MAX_FEATHER
 from ..rendering import Made, load_pipeline
 
 _SOUND_RATE = 48000  # of recordings that are mixed
+_SETTINGS = ("checkpoint", "fps", "size", "margin", "seed", "steps", "reference_scale", "emotion_scale")
+_SETTINGS += ("speech_strength", "emotion_strength", "decode_chunk_size", "device", "dtype")
 
 
 def render_dialogue(
@@ -24,8 +26,9 @@ def render_dialogue(
     """Make the video of several persons who talk with each other.
 
     Args:
-        job: the picture as its portrait, the output, and how it is made; its audio, emotion, face and crop do not
-            count. Each person is made in a crop of `size` pixels; person n has the seed `seed` + n - 1.
+        job: the picture as its portrait, the output, and how it is made; its audio does not count, and what a dialogue
+            cannot do, such as another sampler or a meter, has to be left out. Each person is made in a crop of `size`
+            pixels; person n has the seed `seed` + n - 1.
         emotions: of each person, as texts.
         audios: a file for each person; or one for all, with a channel for each person, or with `turns`.
         turns: as `dicetalk.media.tracks.parse_turns`.
@@ -52,8 +55,10 @@ def render_dialogue(
         raise InputError("A dialogue has two persons or more: give an emotion for each.")
     if not 0 <= feather <= MAX_FEATHER:
         raise InputError(f"The feather must be a number from 0 to {MAX_FEATHER:g}, not {feather!r}.")
-    if job.metered:
-        raise InputError("A dialogue has no meter: leave out meter and best_of.")
+    given = [name for name, default in defaults().items() if name != "speed" and getattr(job, name) != default]
+    unused = [name for name in given if name not in (*_SETTINGS, "portrait", "audio", "output")]
+    if unused:
+        raise InputError(f"A dialogue does not use {' and '.join(unused)}: leave that out.")
     for text in emotions:
         read_emotion(text)  # a typing error is reported before the checkpoint is looked for
     job.check_files()
@@ -96,7 +101,7 @@ def render_dialogue(
                 made = paste_back(torch.from_numpy(frame).float()[None] / 255, made, person.crop_box, feather)
             yield made[0, :height, :width].numpy()
 
-    settings = {name: value for name, value in job.settings().items() if name not in ("emotion", "audio", "crop")}
+    settings = {name: value for name, value in job.settings().items() if name in (*_SETTINGS, "portrait", "output")}
     settings |= {"emotions": list(emotions), "audios": [Path(audio).name for audio in audios], "turns": turns}
     settings |= {"faces": [list(person.face_box) for person in persons], "feather": feather}
     count = write_video(job.output, pasted(), Fraction(job.fps), heard, rate, {"dicetalk": settings})

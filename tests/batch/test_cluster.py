@@ -6,8 +6,8 @@ import torch
 from project import DEMO
 from small_jobs import job, left_over, pictures
 
-from dicetalk.batch.cluster import run_on_ray
-from dicetalk.batch.engine import DONE, FAILED, SKIPPED
+from dicetalk.batch.cluster import _clean, run_on_ray
+from dicetalk.batch.engine import DONE, FAILED, SKIPPED, Outcome
 from dicetalk.batch.rows import Row
 from dicetalk.errors import InputError
 from dicetalk.rendering import render
@@ -69,6 +69,14 @@ def test_a_node_that_dies_costs_no_clip(tmp_path, tiny_checkpoint, cluster, one_
     for number in range(0, CLIPS, CLIPS // COMPARED):
         render(job(tmp_path, tiny_checkpoint, "alone.mp4", seed=number), say=lambda text: None)
         assert np.array_equal(pictures(tmp_path / f"{number}.mp4"), pictures(tmp_path / "alone.mp4"))
+
+
+def test_what_a_dead_worker_leaves_of_several_seeds_is_removed(tmp_path, tiny_checkpoint):
+    clip = job(tmp_path, tiny_checkpoint, "a.mp4", seed=3, best_of=2)
+    for name in ("a.mp4.seed3.resume", "a.mp4.seed4.resume"):
+        (tmp_path / name).touch()
+    _clean((1, clip), Outcome(1, SKIPPED, clip.output))
+    assert left_over(tmp_path) == []
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch):

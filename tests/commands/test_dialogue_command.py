@@ -9,7 +9,10 @@ import torch
 from PIL import Image
 from small_jobs import pictures
 
+from dicetalk.batch.dialogue import render_dialogue
 from dicetalk.cli import main
+from dicetalk.errors import InputError
+from dicetalk.job import Job
 from dicetalk.media.audio import load_audio
 from dicetalk.media.container import read_metadata
 from dicetalk.pipeline import DiceTalkPipelineOutput
@@ -151,6 +154,12 @@ def test_what_cannot_be_used_is_said_in_one_line(dialogue, recorder, tmp_path):
         code, _, err = dialogue(*audios, **changes)
         assert code == 2 and words in err and len(err.strip().splitlines()) == 1, (words, err)
         assert not (tmp_path / "talk.mp4").exists()
+
+
+def test_settings_that_a_dialogue_does_not_use_are_refused(tmp_path):
+    job = Job(portrait="two.png", audio="a.wav", output=tmp_path / "talk.mp4", sampler="dpmpp_2m", meter=True)
+    with pytest.raises(InputError, match="does not use meter and sampler: leave that out"):
+        render_dialogue(job, ["happy", "sad"], ["a.wav", "b.wav"])
 
 
 def test_the_tiny_checkpoint_makes_one(dialogue, tmp_path):
