@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dicetalk.checkpoints.download import WORDS, missing_files
+from dicetalk.checkpoints.download import WORDS as WORDS_FOLDER
+from dicetalk.checkpoints.download import missing_files
 from dicetalk.checkpoints.finding import Checkpoint
 from dicetalk.drawn.person import Person
 from dicetalk.drawn.sentences import SENTENCES, WORDS
@@ -261,7 +262,7 @@ def test_the_tokenizer_is_fetched_to_where_a_shared_whisper_is(tmp_path):
     checkpoint = Checkpoint("mine", tmp_path / "dicetalk", {}, whisper=shared)
     _, method, note = place_script(parse_script("We keep the boat."), sound, checkpoint)
     assert method == "sound" and f"download --only words --output {tmp_path / 'sonic'}`" in note
-    ((name, target),) = missing_files(tmp_path / "sonic", [WORDS])[WORDS].items()
+    ((name, target),) = missing_files(tmp_path / "sonic", [WORDS_FOLDER])[WORDS_FOLDER].items()
     assert (name, target) == ("tokenizer.json", shared / "tokenizer.json")
 
 
