@@ -13,6 +13,10 @@ settings.register_profile("deep", max_examples=10_000, deadline=None)  # by hand
 settings.load_profile("same")
 
 
+# A folder for each process: two that compile the same function of librosa at once must not read what is half written.
+os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".cache" / f"numba-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """Folder of a complete tiny, untrained checkpoint. Not to be written into."""
