@@ -31,11 +31,11 @@ TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
 IN_TWO = ["-n", "2", "--no-loadscope-reorder"]  # processes; the tests of the page stay last
 TESTED_PACK = ["-e", ".[train,voice,photos,batch,evaluate]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
-QUICK = ["--size", "192", "--steps", "5"]  # for the demo without weights, or without a GPU
-MINIATURE = ROOT / "miniature"  # where `python -m dicetalk miniature --output miniature` writes one
+QUICK = ["--size", "192", "--steps", "5"]  # for the demo without a GPU
+MINIATURE = ROOT / "miniature"
 PHOTOGRAPH = ["--portrait", "demo/portrait.jpg", "--audio", "demo/speech.flac"]
 DRAWING = ["--portrait", "demo/drawn_portrait.png", "--audio", "demo/drawn_speech.flac"]
-DRAWING += ["--face", "60,56,196,204", "--size", "64", "--keep-resolution"]
+DRAWING += ["--face", "56,53,208,218", "--size", "64", "--keep-resolution"]
 CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 COMFYUI_VERSION = os.environ.get("DICETALK_COMFYUI") or "0.33.0"  # or "latest"; where none is found
 COMFYUI_PLACES = [Path.home() / "comfy" / "ComfyUI", CACHE / "ComfyUI"]
@@ -67,19 +67,14 @@ def demo(arguments):
     """Run the main job on the example files; further arguments go to `generate`."""
     set_up("demo", [TORCH, ["-e", "."]])
     checkpoint, has_gpu = find_checkpoint()
-    example = PHOTOGRAPH if has_gpu and checkpoint else [*PHOTOGRAPH, *QUICK]
-    if checkpoint is None and (MINIATURE / "MINIATURE").is_file():
+    example = PHOTOGRAPH if has_gpu else [*PHOTOGRAPH, *QUICK]
+    if checkpoint is None:
         checkpoint, example = MINIATURE, DRAWING
-        print("\nNo complete set of DICE-Talk weights was found, so your miniature takes their place.\n", flush=True)
-    elif checkpoint is None:
-        checkpoint = CACHE / "tiny"
         print(
-            "\nNo complete set of DICE-Talk weights was found, so a tiny untrained network takes their place: the "
-            "whole way\nfrom the portrait to the video is run, small and in few steps, but the picture will be noise. "
-            "`python -m dicetalk download`\ngets the weights.\n",
+            "\nNo complete set of DICE-Talk weights was found, so the miniature takes their place, which knows drawn "
+            "people only.\n`python -m dicetalk download` gets the weights.\n",
             flush=True,
         )
-        run(PYTHON, "-m", "dicetalk", "tiny", checkpoint)
     video = ROOT / "talking.mp4"
     run(
         *(PYTHON, "-m", "dicetalk", "generate", "--checkpoint", checkpoint),

@@ -9,7 +9,7 @@ import folder_paths
 from ..dicetalk.files import written_beside
 
 _DEMO = Path(__file__).resolve().parents[1] / "demo"
-EXAMPLES = ("portrait.jpg", "speech.flac", "reference.mp4", "two.jpg")
+EXAMPLES = ("portrait.jpg", "speech.flac", "reference.mp4", "two.jpg", "drawn_portrait.png", "drawn_speech.flac")
 
 
 def example_name(name):

@@ -1,12 +1,15 @@
 """Load DICE-Talk."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..dicetalk.checkpoints.finding import find_checkpoints, resolve_checkpoint
+from ..dicetalk.checkpoints.finding import MINIATURE_SIZE, find_checkpoints, miniature_folder, resolve_checkpoint
+from ..dicetalk.checkpoints.svd_files import SVD_FILES
 from .checks import digest
 from .types import DiceTalk
 
@@ -28,9 +31,17 @@ def register_folder():
 
 
 def checkpoint_roots():
-    """The folders to look for checkpoints in: ComfyUI's, then those of older ports."""
+    """The folders to look for checkpoints in: ComfyUI's, then those of older ports, at last the pack's miniature."""
     roots = [Path(root) for root in folder_paths.get_folder_paths(FOLDER)]
-    return roots + [Path(folder_paths.models_dir) / "dice_talk"]
+    return [*roots, Path(folder_paths.models_dir) / "dice_talk", miniature_folder()]
+
+
+def checkpoints():
+    """Name → checkpoint. Those without Stable Video Diffusion have the file in ComfyUI's folders of checkpoints."""
+    paths = (folder_paths.get_full_path("checkpoints", name) for name in SVD_FILES)
+    file = next((Path(path) for path in paths if path), None)
+    found = find_checkpoints(checkpoint_roots())
+    return {name: replace(checkpoint, svd=checkpoint.svd or file) for name, checkpoint in found.items()}
 
 
 class DiceTalkLoader(io.ComfyNode):
@@ -78,11 +89,12 @@ class DiceTalkLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint):
         # Looked up again, since files may have come after ComfyUI started. None is a wired input, not known yet.
-        names = find_checkpoints(checkpoint_roots())
+        names = checkpoints()
         if checkpoint is None or checkpoint in list(names):
             return True
         missing = f"There is no DICE-Talk checkpoint {checkpoint!r} in {checkpoint_roots()[0]}"
-        others = f"choose {' or '.join(names)}" if names else "there is none at all"
+        named = [f"{name}, which knows drawn people only" if each.miniature else name for name, each in names.items()]
+        others = f"choose {' or '.join(named)}" if names else "there is none at all"
         return (
             f"{missing}: {others}; or put DICE-Talk/, whisper-tiny/ and emotions/ there, click Download in the node, "
             "or run `python -m dicetalk download`."
@@ -91,12 +103,12 @@ class DiceTalkLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint, **_):
         """Differs once a file of the checkpoint came, went or changed, as after a download."""
-        found = find_checkpoints(checkpoint_roots()).get(checkpoint)
+        found = checkpoints().get(checkpoint)
         if found is None:
             return ""
-        svd = [found.svd / part for part in ("vae", "image_encoder")] if found.svd else []
+        svd = [found.svd, found.svd / "vae", found.svd / "image_encoder"] if found.svd else []
         folders = [folder for folder in (found.whisper, found.emotions, *svd) if folder and folder.is_dir()]
-        files = [*found.files.values(), *(path for folder in folders for path in sorted(folder.iterdir()))]
+        files = [*found.files.values(), *svd, *(path for folder in folders for path in sorted(folder.iterdir()))]
         stats = [(str(path), path.stat()) for path in files if path.is_file()]
         return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
@@ -106,8 +118,13 @@ class DiceTalkLoader(io.ComfyNode):
         from .sampling.model import load_unet  # diffusers and transformers are slow to import: only when first used
         from .svd import CheckpointClipVision, CheckpointVae
 
-        names = find_checkpoints(checkpoint_roots())
+        names = checkpoints()
         found = names.get(checkpoint) or resolve_checkpoint(checkpoint, checkpoint_roots())
+        if found.miniature:
+            logging.warning(
+                f"Load DICE-Talk: {checkpoint} is the miniature, which knows drawn people only, in pictures of "
+                f"{MINIATURE_SIZE} pixels."
+            )
         return io.NodeOutput(
             load_unet(found.file("unet"), _WEIGHT_TYPES[weight_dtype]),
             DiceTalkParts(found),

@@ -126,6 +126,7 @@ def state(download):
     folder, missing = target(found)
     return {
         "complete": [name for name, checkpoint in found.items() if not lacking(checkpoint)],
+        "miniatures": [name for name, checkpoint in found.items() if checkpoint.miniature],
         "folder": str(folder),
         "missing": [path.relative_to(folder).as_posix() for names in missing.values() for path in names.values()],
         "svd": _has_svd(),
@@ -136,11 +137,12 @@ def state(download):
 
 
 def target(found):
-    """The folder that a download completes, and what it lacks: the first trained checkpoint that lacks something.
+    """The folder that a download completes, and what it lacks: the first checkpoint that lacks something.
 
-    Without any trained one, a new one in ComfyUI's models/dicetalk.
+    The untrained one and the miniature have other sizes, and do not count. Without any that counts, a new one in
+    ComfyUI's models/dicetalk.
     """
-    trained = [checkpoint for checkpoint in found.values() if not checkpoint.untrained]
+    trained = [checkpoint for checkpoint in found.values() if not (checkpoint.untrained or checkpoint.miniature)]
     for checkpoint in trained:
         if missing := lacking(checkpoint):
             return checkpoint.root, missing

@@ -15,7 +15,7 @@ _REPLACED = (
     (rf"run {_DOWNLOAD}", f"click {_BUTTON}"),
     (r" with " + _DOWNLOAD, f": click {_BUTTON}"),
     (rf" \({_DOWNLOAD} fetches it\)", ""),
-    (r", or write a tiny, untrained one with `[^`]*`", ""),
+    (r", or give \S.*, the miniature, which knows", ", or choose miniature, which knows"),
     (r", or name another folder with --output", ""),
     (r"with --face x1,y1,x2,y2 \(in ComfyUI with the input bboxes or mask\)", "with the input bboxes or mask"),
     (r"with --face left or right, or ", "with the input face, or "),

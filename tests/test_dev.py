@@ -41,29 +41,24 @@ def test_newest_has_a_venv_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "miniature", "has_gpu", "expected"),
+    ("found", "has_gpu", "expected"),
     [
-        (None, False, True, ["tiny", "demo/portrait.jpg", "192"]),
-        (None, True, False, ["miniature", "demo/drawn_portrait.png", "64"]),
-        ("weights", True, False, ["weights", "demo/portrait.jpg", "192"]),
-        ("weights", True, True, ["weights", "demo/portrait.jpg", None]),
+        (None, False, ["miniature", "demo/drawn_portrait.png", "64"]),
+        (None, True, ["miniature", "demo/drawn_portrait.png", "64"]),
+        ("weights", False, ["weights", "demo/portrait.jpg", "192"]),
+        ("weights", True, ["weights", "demo/portrait.jpg", None]),
     ],
 )
-def test_the_demo_takes_weights_then_a_miniature_then_noise(monkeypatch, tmp_path, found, miniature, has_gpu, expected):
+def test_the_demo_takes_weights_or_else_the_miniature(monkeypatch, found, has_gpu, expected):
     dev, commands = load(), []
-    monkeypatch.setattr(dev, "MINIATURE", tmp_path / "miniature")
-    if miniature:
-        (tmp_path / "miniature").mkdir()
-        (tmp_path / "miniature" / "MINIATURE").touch()
     monkeypatch.setattr(dev, "set_up", lambda *_: None)
     monkeypatch.setattr(dev, "find_checkpoint", lambda: (found and Path(found), has_gpu))
     monkeypatch.setattr(dev, "run", lambda *command: commands.append([str(word) for word in command]))
     assert dev.demo(["--seed", "7"]) == 0
-    command = commands[-1]
+    (command,) = commands
     after = dict(zip(command, command[1:]))
     assert [Path(after["--checkpoint"]).name, after["--portrait"], after.get("--size")] == expected
     assert command[-2:] == ["--seed", "7"]
-    assert [each[3] for each in commands[:-1]] == (["tiny"] if expected[0] == "tiny" else [])
     assert all((ROOT / name).is_file() for name in (after["--portrait"], after["--audio"]))
 
 

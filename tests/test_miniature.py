@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from project import ROOT
 
+from dicetalk.checkpoints import finding
 from dicetalk.checkpoints.finding import Checkpoint, find_checkpoints
 from dicetalk.drawn import Person
 from dicetalk.errors import InputError
@@ -228,3 +231,20 @@ def test_the_command_refuses_a_folder_with_other_weights(tmp_path, capsys):
     assert "holds weights that are not of a miniature" in capsys.readouterr().err
     assert main(["miniature", "--output", str(tmp_path / "new"), "--takes", "0"]) == 2
     assert "--takes 0" in capsys.readouterr().err
+
+
+def test_the_miniature_draws_what_it_drew_when_it_was_made():
+    import make_miniature_pictures as pictures
+
+    with Image.open(pictures.EXPECTED) as file:
+        wanted = np.asarray(file.convert("RGB"), float)
+    assert np.abs(pictures.expected() - wanted).mean() < 2
+
+
+def test_what_comes_with_the_source_is_small_and_says_what_it_is():
+    folder = ROOT / "miniature"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 32 * 2**20
+    assert "drawn people alone" in (folder / "MINIATURE").read_text(encoding="utf-8")
+    checkpoint = finding.resolve_checkpoint(folder)
+    assert checkpoint.miniature and all(checkpoint.file(part) for part in finding.PARTS)
+    assert all(checkpoint.folder(kind).is_dir() for kind in ("whisper", "svd", "emotions"))

@@ -29,7 +29,7 @@ async function ask(path = ROUTE, method = "GET") {
         if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`);
         known = await answer.json();
     } catch (problem) {
-        known = { ...(known ?? { complete: [], missing: [] }), state: "idle", error: `ComfyUI: ${problem.message}` };
+        known = { ...(known ?? { complete: [], missing: [], miniatures: [] }), state: "idle", error: `ComfyUI: ${problem.message}` };
     }
     const ended = was && known.state === "idle" && (was.state !== "idle" || known.missing.length < was.missing.length);
     if (ended) await app.refreshComboInNodes();
@@ -54,7 +54,8 @@ class Panel {
         }
         const complete = known.complete.includes(this.checkpoint.value) || isWired(this.node, "checkpoint");
         this.others = complete ? [] : known.complete; // a workflow may name a checkpoint that is not here
-        const lacks = !complete && (known.missing.length > 0 || this.others.length > 0);
+        this.miniature = known.miniatures.includes(this.checkpoint.value); // the released one is still offered
+        const lacks = this.others.length > 0 || ((!complete || this.miniature) && known.missing.length > 0);
         const needed = known.state !== "idle" || known.error || lacks;
         if (needed && !this.widget) this.open();
         if (!needed && this.widget) this.close();
@@ -97,6 +98,9 @@ class Panel {
             const chosen = element("code", {}, String(this.checkpoint.value));
             const use = this.others.map((name) => element("button", { type: "button", onclick: () => this.use(name) }, `Use ${name}`));
             parts.push(element("p", {}, "The checkpoint ", chosen, " is not here, or not complete. ", ...use));
+        }
+        if (this.miniature || this.others.some((name) => known.miniatures.includes(name))) {
+            parts.push(element("p", {}, "The miniature knows drawn people only."));
         }
         if (known.missing.length) {
             parts.push(element("p", {}, "Missing in ", element("code", {}, known.folder)), files(known.missing));

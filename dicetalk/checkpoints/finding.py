@@ -13,7 +13,7 @@ A checkpoint is a folder in the published layout. What it lacks of the folders b
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -107,10 +107,16 @@ def default_roots() -> list[Path]:
     """The places where the command line looks for checkpoints, in this order; they need not exist.
 
     ComfyUI's models/dicetalk (of $COMFYUI_PATH, of the ComfyUI whose custom_nodes/ holds this package, of
-    ~/comfy/ComfyUI), then ./checkpoints.
+    ~/comfy/ComfyUI), then ./checkpoints, at last the miniature of the project's source.
     """
     models = comfyui_models_folders()
-    return list(dict.fromkeys([*(folder / "dicetalk" for folder in models), Path("checkpoints").absolute()]))
+    places = [*(folder / "dicetalk" for folder in models), Path("checkpoints").absolute(), miniature_folder()]
+    return list(dict.fromkeys(places))
+
+
+def miniature_folder() -> Path:
+    """Where the miniature lies in the project's source; packages and the registry's zip come without it."""
+    return _absolute(__file__).parents[2] / "miniature"
 
 
 def comfyui_models_folders() -> list[Path]:
@@ -144,7 +150,7 @@ def find_checkpoints(roots) -> dict[str, Checkpoint]:
                 continue
             seen.add(os.path.realpath(checkpoint.root))
             name = checkpoint.name if checkpoint.name not in found else f"{checkpoint.name} ({checkpoint.root})"
-            found[name] = Checkpoint(**{**vars(checkpoint), "name": name})
+            found[name] = replace(checkpoint, name=name)
     return found
 
 
@@ -153,8 +159,8 @@ def resolve_checkpoint(path=None, roots=None) -> Checkpoint:
 
     Args:
         path: a checkpoint folder, a folder that holds one (as ``checkpoints/`` or as its only one), a file in one, or
-            the name of one in `roots`. None: the first in `roots`, a trained one before the miniature, and that before
-            an untrained one.
+            the name of one in `roots`. None: the first in `roots`, a trained one before a miniature, and that before an
+            untrained one; never the miniature of the project's source.
         roots: folders to look in; those of `default_roots` when None.
 
     Raises:
@@ -163,11 +169,13 @@ def resolve_checkpoint(path=None, roots=None) -> Checkpoint:
     roots = default_roots() if roots is None else [_absolute(root) for root in roots]
     found = find_checkpoints(roots)
     if path is None:
-        if found:
-            return min(found.values(), key=lambda checkpoint: (checkpoint.untrained, checkpoint.miniature))
+        own = miniature_folder()
+        choices = [checkpoint for checkpoint in found.values() if checkpoint.root != own]
+        if choices:
+            return min(choices, key=lambda checkpoint: (checkpoint.untrained, checkpoint.miniature))
         raise InputError(
-            f"No DICE-Talk checkpoint in {', '.join(map(str, roots))}. Fetch the published one with "
-            "`python -m dicetalk download`, or write a tiny, untrained one with `python -m dicetalk tiny DIR`."
+            f"No DICE-Talk checkpoint in {', '.join(str(root) for root in roots if root != own)}. Fetch the published "
+            f"one with `python -m dicetalk download`{_or_miniature()}."
         )
     if str(path) in found:
         return found[str(path)]
@@ -186,8 +194,14 @@ def resolve_checkpoint(path=None, roots=None) -> Checkpoint:
     problem = "holds no unet.pth or unet.safetensors" if os.path.isdir(folder) else "does not exist"
     raise InputError(
         f"Checkpoint {folder} {problem}. Fetch the published one with `python -m dicetalk download --output "
-        f"{folder}`, or write a tiny, untrained one with `python -m dicetalk tiny {folder}`."
+        f"{folder}`{_or_miniature()}."
     )
+
+
+def _or_miniature() -> str:
+    if not (miniature_folder() / MINIATURE_FILE).is_file():
+        return ""
+    return f", or give {miniature_folder()}, the miniature, which knows drawn people only"
 
 
 def _absolute(path) -> Path:
@@ -231,8 +245,10 @@ def _checkpoint(folder: Path, shared) -> Checkpoint | None:
         folders["svd"] = find_svd_file(
             [folder, *shared, *(models / "checkpoints" for models in comfyui_models_folders())]
         )
-    name = WEIGHTS_FOLDER if weights.name == WEIGHTS_FOLDER and folder in shared else folder.name
-    return Checkpoint(name, folder, files, **folders)
+    found = Checkpoint(folder.name, folder, files, **folders)
+    if weights.name == WEIGHTS_FOLDER and folder in shared and not found.miniature:
+        return replace(found, name=WEIGHTS_FOLDER)
+    return found
 
 
 def _holds(kind: str, folder: Path) -> bool:

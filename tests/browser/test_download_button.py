@@ -5,7 +5,14 @@ import json
 import pytest
 
 PANEL = ".dicetalk-download"
-NOTHING = {"complete": ["tiny"], "folder": "/models/dicetalk", "missing": [], "svd": True, "svd_folder": "/models/x"}
+NOTHING = {
+    "complete": ["tiny"],
+    "folder": "/models/dicetalk",
+    "missing": [],
+    "svd": True,
+    "svd_folder": "/models/x",
+    "miniatures": [],
+}
 NOTHING |= {"state": "idle", "file": None, "done": 0, "total": 0, "error": None}
 MISSING = NOTHING | {"complete": [], "missing": ["DICE-Talk/unet.pth", "emotions/sad.npy"]}
 FETCHING = MISSING | {"state": "fetching", "file": "unet.pth", "done": 1_500_000_000, "total": 6_000_000_000}
@@ -97,6 +104,19 @@ def test_a_workflow_that_names_a_checkpoint_which_is_not_here_is_offered_those_t
     panel.get_by_role("button", name="Use tiny").dispatch_event("click")
     panel.wait_for(state="detached")
     assert frontend.values("DiceTalkLoader")["checkpoint"] == "tiny" and answers.posts() == []
+
+
+def test_the_miniature_is_offered_and_the_released_weights_beside_it(frontend, answers):
+    answers.state = MISSING | {"complete": ["miniature"], "miniatures": ["miniature"]}
+    frontend.build()
+    panel = frontend.show("DiceTalkLoader", PANEL)
+    assert "The miniature knows drawn people only." in panel.inner_text()
+    assert panel.get_by_role("button").all_inner_texts() == ["Use miniature", "Download"]
+    panel.get_by_role("button", name="Use miniature").dispatch_event("click")
+    panel.get_by_text("is not here").wait_for(state="detached")
+    assert frontend.values("DiceTalkLoader")["checkpoint"] == "miniature"
+    assert "knows drawn people only" in panel.inner_text()
+    assert panel.get_by_role("button").all_inner_texts() == ["Download"]
 
 
 def test_runs_that_another_page_began_are_followed_one_after_the_other(frontend, answers):

@@ -13,7 +13,13 @@ EDITORS = {
     "DiceTalkEmotionTimeline": ".dicetalk-timeline",
     "DiceTalkLoader": ".dicetalk-download",
 }
-MISSING = {"complete": [], "folder": "/models/dicetalk", "missing": ["DICE-Talk/unet.pth"], "svd": True}
+MISSING = {
+    "complete": [],
+    "folder": "/models/dicetalk",
+    "missing": ["DICE-Talk/unet.pth"],
+    "miniatures": [],
+    "svd": True,
+}
 MISSING |= {"svd_folder": "/models/x", "state": "idle", "file": None, "done": 0, "total": 0, "error": None}
 NODE = "app.graph.nodes.find((node) => node.comfyClass === kind)"
 PANEL = "Comfy.RightSidePanel.IsOpen"

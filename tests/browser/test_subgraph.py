@@ -7,7 +7,13 @@ import pytest
 KIND = "DiceTalkEmotionTimeline"
 TEXT = "0s neutral; 1s happy:1.2 smooth; 2.5s sad"
 EDITORS = ".dicetalk-timeline", ".dicetalk-wheel-box", ".dicetalk-download"
-MISSING = {"complete": [], "folder": "/models/dicetalk", "missing": ["DICE-Talk/unet.pth"], "svd": True}
+MISSING = {
+    "complete": [],
+    "folder": "/models/dicetalk",
+    "missing": ["DICE-Talk/unet.pth"],
+    "miniatures": [],
+    "svd": True,
+}
 MISSING |= {"svd_folder": "/models/x", "state": "idle", "file": None, "done": 0, "total": 0, "error": None}
 
 WRAP = """() => {

@@ -58,23 +58,8 @@ def small(workflow):
     values = dict(zip(names, blueprint["widgets_values"], strict=True)) | {"size": 128, "steps": 1}
     blueprint["widgets_values"] = list(values.values())
     (definition,) = workflow["definitions"]["subgraphs"]
-    for node in list(definition["nodes"]):
+    for node in definition["nodes"]:
         node["widgets_values"] = SMALL.get(node["type"], node.get("widgets_values"))
-        if node["type"] == "ImageOnlyCheckpointLoader":
-            wired = {output["name"]: output["links"] for output in node["outputs"]}
-            place = {"order": 0, "mode": 0, "flags": {}, "properties": {}, "inputs": []}
-            vision = {**place, "id": node["id"], "type": "CLIPVisionLoader", "pos": node["pos"], "size": [300, 60]}
-            vision["outputs"] = [{"name": "CLIP_VISION", "type": "CLIP_VISION", "links": wired["CLIP_VISION"]}]
-            vision["widgets_values"] = ["clip_vision_h.safetensors"]
-            vae = {**place, "id": 9001, "type": "VAELoader", "pos": node["pos"], "size": [300, 60]}
-            vae["outputs"] = [{"name": "VAE", "type": "VAE", "links": wired["VAE"]}]
-            vae["widgets_values"] = ["small_vae.safetensors"]
-            definition["nodes"] = [vision, vae, *(each for each in definition["nodes"] if each is not node)]
-            for link in definition["links"]:
-                if link["id"] in wired["CLIP_VISION"]:
-                    link["origin_slot"] = 0
-                if link["id"] in wired["VAE"]:
-                    link |= {"origin_id": 9001, "origin_slot": 0}
     return workflow
 
 

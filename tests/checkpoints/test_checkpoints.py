@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from project import STATE_DICTS
+from project import ROOT, STATE_DICTS
 from safetensors.torch import save_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -474,12 +474,13 @@ def test_default_roots(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     home = tmp_path / "home" / "comfy" / "ComfyUI" / "models" / "dicetalk"
-    assert default_roots() == [home, tmp_path / "checkpoints"]
+    assert default_roots() == [home, tmp_path / "checkpoints", ROOT / "miniature"]
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "ComfyUI"))
     package = tmp_path / "other" / "custom_nodes" / "pack" / "dicetalk"
     monkeypatch.setattr(finding, "__file__", str(package / "checkpoints" / "finding.py"))
     expected = [tmp_path / place / "models" / "dicetalk" for place in ("ComfyUI", "other")]
-    assert default_roots() == [*expected, home, tmp_path / "checkpoints"]
+    own = package.parent / "miniature"
+    assert default_roots() == [*expected, home, tmp_path / "checkpoints", own]
 
 
 def test_order_explicit_path_then_comfyui_then_working_directory(tmp_path, monkeypatch):
@@ -524,12 +525,12 @@ def test_explicit_name_and_only_checkpoint_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("path", [None, "absent", "."])
-def test_no_checkpoint_names_download_and_tiny(tmp_path, monkeypatch, path):
+def test_no_checkpoint_names_download_and_the_miniature(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
         resolve_checkpoint(path, roots=[tmp_path / "models"])
     text = str(error.value)
-    assert "dicetalk download" in text and "dicetalk tiny" in text
+    assert "dicetalk download" in text and f"{ROOT / 'miniature'}, the miniature" in text
     assert str(tmp_path / "models" if path is None else tmp_path / path) in text
 
 

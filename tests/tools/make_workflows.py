@@ -17,7 +17,6 @@ from workflow import AUTOGROW, is_widget, known_inputs, nested_inputs, to_graph
 FOLDER, SUBGRAPHS, API = ROOT / "example_workflows", ROOT / "subgraphs", ROOT / "api"
 HUGGING_FACE = "https://huggingface.co"
 MODELS = {
-    "svd_xt.safetensors": ("checkpoints", "stabilityai/stable-video-diffusion-img2vid-xt/resolve/main"),
     "sd_xl_base_1.0.safetensors": ("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0/resolve/main"),
     "film_net_fp16.safetensors": (
         "frame_interpolation",
@@ -300,15 +299,15 @@ DICE_TALK = (
 )
 SVD = (
     "`models/checkpoints/svd_xt.safetensors` (stabilityai/stable-video-diffusion-img2vid-xt on Hugging Face, which "
-    "asks for your consent to its licence first): only its VAE and CLIP vision tower are used."
+    "asks for your consent to its licence first): Load DICE-Talk takes its VAE and CLIP vision tower."
 )
 
 
-def note(title, steps, models=(), more=(), examples=DEMO):
+def note(title, steps, models=(), more=(), examples=DEMO, needed=(DICE_TALK, SVD), licences=LICENCES):
     """The Markdown of a note: what the workflow does, which models it needs and where they go."""
     lines = [f"# DICE-Talk: {title}", "", *(f"{number}. {step}" for number, step in enumerate(steps, 1))]
-    lines += ["", "**Models**", *(f"- {model}" for model in (DICE_TALK, SVD, *models))]
-    for text in (*more, examples, LICENCES):
+    lines += ["", "**Models**", *(f"- {model}" for model in (*needed, *models))]
+    for text in (*more, examples, licences):
         lines += ["", text]
     return "\n".join(lines).replace("`", "**")  # code is hard to read in notes: dark blue on black
 
@@ -316,31 +315,34 @@ def note(title, steps, models=(), more=(), examples=DEMO):
 class Talking(Sheet):
     """The nodes that most workflows share."""
 
+    checkpoint = "DICE-Talk"
+
     def loaders(self):
         self.column(350)
         self.group("Models")
-        self.talk = self.add("DiceTalkLoader", room=200, checkpoint="DICE-Talk")
-        self.svd = self.add("ImageOnlyCheckpointLoader", ckpt_name="svd_xt.safetensors")
+        self.talk = self.add("DiceTalkLoader", room=200, checkpoint=self.checkpoint)
 
-    def picture(self, title="Load Image"):
+    def picture(self, title="Load Image", image="dicetalk_portrait.jpg"):
         self.column(330)
         self.group("Who")
-        self.image = self.add("LoadImage", room=260, title=title, image="dicetalk_portrait.jpg")["IMAGE"]
+        self.image = self.add("LoadImage", room=260, title=title, image=image)["IMAGE"]
 
     def who(self, **portrait):
         self.portrait = self.add(
             "DiceTalkPortrait",
             room=330,
             image=self.image,
-            clip_vision=self.svd["CLIP_VISION"],
-            vae=self.svd["VAE"],
+            clip_vision=self.talk["clip_vision"],
+            vae=self.talk["vae"],
             **portrait,
         )
 
     def what(self, speech=None):
         self.column(330)
         self.group("What")
-        self.speech = speech or self.add("LoadAudio", audio="dicetalk_speech.flac")["AUDIO"]
+        if speech is None or isinstance(speech, str):
+            speech = self.add("LoadAudio", audio=speech or "dicetalk_speech.flac")["AUDIO"]
+        self.speech = speech
         self.audio = self.add("DiceTalkAudioFeatures", dicetalk=self.talk["dicetalk"], audio=self.speech)
 
     def begin(self, picture="Load Image", **portrait):
@@ -376,12 +378,12 @@ class Talking(Sheet):
         return self.add("DiceTalkSampler", room=60, **self.conditions(emotion), **settings)["latent"]
 
     def decode(self, latent):
-        return self.add("VAEDecode", samples=latent, vae=self.svd["VAE"])["IMAGE"]
+        return self.add("VAEDecode", samples=latent, vae=self.talk["vae"])["IMAGE"]
 
     def video(self, latent, **more):
         """Latent to file, decoded without visible borders."""
         sound = {"fps": self.audio["fps"], "audio": self.audio["audio"]}
-        self.save(self.add("DiceTalkVideo", samples=latent, vae=self.svd["VAE"], **sound, **more)["video"])
+        self.save(self.add("DiceTalkVideo", samples=latent, vae=self.talk["vae"], **sound, **more)["video"])
 
     def video_of_images(self, images, fps=None):
         made = self.add("CreateVideo", images=images, fps=fps or self.audio["fps"], audio=self.audio["audio"])
@@ -405,9 +407,36 @@ def talking_portrait(object_info):
     emotion = sheet.emotion(Port("emotion"), Port("intensity"))
     latent = sheet.sample(emotion, seed=Port("seed"), steps=Port("steps"))
     sound = {"fps": sheet.audio["fps"], "audio": sheet.audio["audio"]}
-    video = sheet.add("DiceTalkVideo", samples=latent, vae=sheet.svd["VAE"], **sound)["video"]
+    video = sheet.add("DiceTalkVideo", samples=latent, vae=sheet.talk["vae"], **sound)["video"]
     sheet.ports = {name: sheet.ports[name] for name in BLUEPRINT_INPUTS}
     return sheet, sheet.blueprint("Talking Portrait (DICE-Talk)", ("video", video))
+
+
+def miniature(object_info):
+    """The whole way with the checkpoint that comes with the pack's source."""
+    text = note(
+        "miniature",
+        [
+            "**Run.** A drawn face talks and smiles, in a minute or two, also without a GPU. The video appears "
+            "beside it, and is in *output/video*.",
+            "Choose another *emotion* in **DICE-Talk Emotion**, and run again.",
+        ],
+        more=["To make real portraits talk, open *1 Quick start*."],
+        examples="`dicetalk_drawn_portrait.png` and `dicetalk_drawn_speech.flac` were drawn and spoken by this "
+        "project. The miniature has seen other drawn people, and no photograph.",
+        needed=["**miniature** in Load DICE-Talk. It comes with `git clone`, not with the registry's zip."],
+        licences="The miniature is Apache 2.0, as the pack is.",
+    )
+    sheet = Talking(object_info, text, 420)
+    sheet.checkpoint = "miniature"
+    sheet.loaders()
+    sheet.picture(image="dicetalk_drawn_portrait.png")
+    sheet.who(short_side=64)
+    sheet.what(speech="dicetalk_drawn_speech.flac")
+    sheet.how()
+    latent = sheet.sample(sheet.emotion("happy"))
+    sheet.video(latent)
+    return sheet
 
 
 def quick_start(object_info):
@@ -737,7 +766,7 @@ def re_act(object_info):
     video = sheet.add("LoadVideo", room=240, title="Video of a person", file="dicetalk_reference.mp4")["VIDEO"]
     sheet.column(330)
     sheet.group("What")
-    towers = {"clip_vision": sheet.svd["CLIP_VISION"], "vae": sheet.svd["VAE"]}
+    towers = {"clip_vision": sheet.talk["clip_vision"], "vae": sheet.talk["vae"]}
     sheet.portrait = sheet.add("DiceTalkReact", room=330, video=video, **towers)
     sheet.audio = sheet.add("DiceTalkAudioFeatures", dicetalk=sheet.talk["dicetalk"], audio=sheet.portrait["audio"])
     sheet.how(330)
@@ -779,8 +808,8 @@ def dialogue(object_info):
         room=260,
         model=sheet.talk["MODEL"],
         dicetalk=sheet.talk["dicetalk"],
-        clip_vision=sheet.svd["CLIP_VISION"],
-        vae=sheet.svd["VAE"],
+        clip_vision=sheet.talk["clip_vision"],
+        vae=sheet.talk["vae"],
         image=image,
         emotions=parts,
         audios={"audio_a": speech},
@@ -793,6 +822,7 @@ def dialogue(object_info):
 
 # By level: the title is the file's name, and what ComfyUI lists.
 WORKFLOWS = {
+    "0 Miniature": miniature,
     "1 Quick start": quick_start,
     "2 Mixed emotion": mixed_emotion,
     "3 Emotion timeline": emotion_timeline,
