@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# PyTorch 2.11.0 on a CPU with bfloat16 instructions (AMX): the weight gradient of a 3D convolution with a kernel of
-# (3, 1, 1), as Stable Video Diffusion's VAE has them, is sometimes wrong by half of its size and more when two threads
+# PyTorch 2.11.0 on a CPU with AVX512 and AMX: the weight gradient of a 3D convolution with a kernel of
+# (3, 1, 1), as Stable Video Diffusion's VAE has them, is often wrong, here by up to half of its size, when two threads
 # compute it in bfloat16 for clips of one to four frames. No error is raised, and the next call may be right. One thread,
 # float32, and the same convolution as a 2D one are right each time. Exits with 0 where that is still so. On a CPU
 # without such instructions it may well be right.

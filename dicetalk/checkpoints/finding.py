@@ -115,7 +115,7 @@ def default_roots() -> list[Path]:
 
 
 def miniature_folder() -> Path:
-    """Where the miniature lies in the project's source; packages and the registry's zip come without it."""
+    """Where the miniature is in the project's source; packages and the registry's zip come without it."""
     return _absolute(__file__).parents[2] / "miniature"
 
 

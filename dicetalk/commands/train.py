@@ -204,7 +204,7 @@ def _train(args, options, accelerator):
     from ..embedder.processes import together
     from ..training.dataset import PreparedClips
     from ..training.loop import train
-    from ..training.parts import build_objective, check_parts, save_parts
+    from ..training.parts import build_objective, check_parts, save_parts, start_from_emotions
     from ..training.report import write_report
 
     output = Path(args.output).absolute()
@@ -213,10 +213,12 @@ def _train(args, options, accelerator):
         clips = PreparedClips(args.data, options.frames, args.split)
         checkpoint = resolve_checkpoint(args.checkpoint)
         _check_output(output, checkpoint)
-        parts = _parts(args, options, checkpoint)
+        parts, priors = _parts(args, options, checkpoint), _priors(args, checkpoint)
         check_parts(parts)
         _check_clips(clips, parts, args)
-        return clips, checkpoint, _priors(args, checkpoint), build_objective(parts, options)
+        if (args.new or args.svd) and len(priors) > 1:
+            start_from_emotions(parts["emo_model"], priors, options.seed)
+        return clips, checkpoint, priors, build_objective(parts, options)
 
     clips, checkpoint, priors, objective = together(start)
     state = output / STATE_FILE

@@ -15,7 +15,7 @@ from ..files import write_errors, written_beside
 from ..training.dataset import PreparedClips
 from ..training.loop import train
 from ..training.options import TrainingOptions
-from ..training.parts import build_objective, new_parts, save_parts
+from ..training.parts import build_objective, new_parts, save_parts, start_from_emotions
 from . import drawn_takes, encoders
 from .features import encoded, write_clips
 from .vae import new_vae, scale_latents, train_vae
@@ -147,12 +147,14 @@ def make(output, work, making, accelerator, on_progress=None):
         module.float()  # to compute with the numbers that were written
     features = encoded(takes, audio_encoder, image_encoder, work / "encoded.npz", report("features"))
     write_clips(work / "clips", chosen, takes, features, vae, report("latents"))
-    options = making.training()
-    objective = build_objective(new_parts(CONFIG, making.seed), options)
+    options, parts = making.training(), new_parts(CONFIG, making.seed)
+    priors = {name: torch.from_numpy(mean) for name, mean in emotion_means().items()}
+    start_from_emotions(parts["emo_model"], priors, making.seed)
+    objective = build_objective(parts, options)
     history = train(
         objective,
         PreparedClips(work / "clips", options.frames),
-        {name: torch.from_numpy(mean) for name, mean in emotion_means().items()},
+        priors,
         accelerator,
         work / "training.safetensors",
         save_every=50,

@@ -71,6 +71,32 @@ def new_parts(config, seed=0, unet=None) -> dict:
     return parts
 
 
+@torch.no_grad()
+def start_from_emotions(emotion_model, priors, seed=0) -> None:
+    """Let a new emotion model distinguish emotions from the first step.
+
+    Emotions are far from zero and near each other. With weights that know nothing of that, all of them soon have the
+    same nearest code, and the vector-quantization loss draws their places in the codes' space together until nothing
+    is left of them. So both maps that see emotions start centred on them and scaled to a spread of 1, and the codes
+    start at places of emotions, where other models restart codes that are not used (Dhariwal et al. 2020).
+
+    Args:
+        emotion_model: `EmotionModel` with random weights; changed in place.
+        priors: name → (emotion_dim,) mean, of two emotions or more.
+        seed: of the places.
+    """
+    means = torch.stack([priors[name] for name in sorted(priors)]).float()
+    centre, fc = means.mean(0), emotion_model.codebook.fc
+    for linear in (emotion_model.emo_linear.proj1, fc):
+        spread = ((means - centre) @ linear.weight.T).std()
+        linear.weight /= spread.clamp(min=1e-6)
+        linear.bias -= linear.weight @ centre
+    random, codes = torch.Generator().manual_seed(seed), emotion_model.codebook.codebook.weight
+    doses = 0.5 + torch.rand(len(codes), 1, generator=random)
+    places = centre + doses * (means[torch.arange(len(codes)) % len(means)] - centre)
+    codes.copy_(fc(places + 0.1 * torch.randn(places.shape, generator=random)))
+
+
 def load_svd_unet(folder):
     """Stable Video Diffusion's UNet with adapters that add nothing yet: their values are zero.
 

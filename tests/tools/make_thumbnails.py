@@ -2,7 +2,8 @@
 
     python tests/tools/make_thumbnails.py
 
-They show what goes into a workflow and what it does with it; none shows what a model would draw.
+They show what goes into a workflow and what it does with it. None shows what the released model would draw; the first
+shows frames of the miniature.
 """
 
 import _paths  # noqa: F401
@@ -241,7 +242,15 @@ def dialogue(canvas):
     canvas.speech((266, 350, 466, 460), 28, COLOURS["neutral"], 0.45, 1.0)
 
 
+def miniature(canvas):
+    """Its own frames: the eight emotions of the example."""
+    picture = Image.open(ROOT / "docs" / "images" / "miniature.png")
+    size = SIDE * FINE, round(SIDE * FINE * picture.height / picture.width)
+    canvas.image.paste(picture.resize(size, Image.Resampling.BICUBIC), (0, (SIDE * FINE - size[1]) // 2))
+
+
 THUMBNAILS = (
+    miniature,
     quick_start,
     frames_25_fps,
     mixed_emotion,

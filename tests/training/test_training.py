@@ -13,6 +13,7 @@ from project import ROOT
 from safetensors.torch import load_file, save_file
 
 from dicetalk.checkpoints.loading import load_part
+from dicetalk.checkpoints.tiny import emotion_means
 from dicetalk.emotion.options import CLASSES
 from dicetalk.errors import InputError
 from dicetalk.training.dataset import PreparedClips
@@ -26,7 +27,7 @@ from dicetalk.training.losses import (
     preconditioning,
 )
 from dicetalk.training.options import TrainingOptions
-from dicetalk.training.parts import build_objective, load_svd_unet, new_parts, save_parts
+from dicetalk.training.parts import build_objective, load_svd_unet, new_parts, save_parts, start_from_emotions
 
 accelerate = pytest.importorskip("accelerate")
 pytest.importorskip("matplotlib")
@@ -434,3 +435,21 @@ def test_a_process_killed_while_it_writes_leaves_the_last_state_to_go_on_with(cl
     run(clips, accelerator, state=state, resume=True, on_step=lambda step, *_: steps.append(step))
     assert steps == [4, 5, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "killed.py", "state.safetensors"]
+
+
+def test_a_new_emotion_model_distinguishes_emotions_from_the_start():
+    """They are far from zero and alike, as the published ones; without this all had one code, and stayed there."""
+    means = {name: torch.from_numpy(mean) for name, mean in emotion_means().items()}
+    whole = torch.stack([means[name] for name in sorted(means)])
+    shares, codes = [], []
+    for start in (False, True):
+        sizes = {**CONFIG["emo_model"], "hidden": 64, "codes": 64}
+        emotion = new_parts({**CONFIG, "emo_model": sizes})["emo_model"]
+        if start:
+            start_from_emotions(emotion, means)
+        with torch.no_grad():
+            tokens = emotion.training_tokens(whole, True)[0].flatten(1)
+        shares.append(float(torch.pdist(tokens).mean() / tokens.norm(dim=1).mean()))
+        codes.append(len(set(emotion.nearest_code(whole).tolist())))
+    assert codes == [codes[0], 8] and codes[0] < 4
+    assert shares[0] < 0.1 and shares[1] > 0.4
