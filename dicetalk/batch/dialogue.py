@@ -10,8 +10,10 @@ from ..media.paste import FEATHER, MAX_FEATHER
 from ..rendering import Made, load_pipeline
 
 _SOUND_RATE = 48000  # of recordings that are mixed
-_SETTINGS = ("checkpoint", "fps", "size", "margin", "seed", "steps", "reference_scale", "emotion_scale")
-_SETTINGS += ("speech_strength", "emotion_strength", "decode_chunk_size", "device", "dtype")
+_SETTINGS = (
+    *("checkpoint", "fps", "size", "margin", "seed", "steps", "reference_scale", "emotion_scale"),
+    *("speech_strength", "emotion_strength", "decode_chunk_size", "device", "dtype"),
+)
 
 
 def render_dialogue(

@@ -1,6 +1,6 @@
 """Measure one window step (three branches of frames, random weights of the released size) beside diffusers' stock
 Stable Video Diffusion UNet at the same size, in the same run: time, memory of activations, operations, and what that
-means for a video. Or something else instead: what each option below that says so measures or counts; one at a time."""
+means for a video. Or something else instead: what each choice below that says so measures or counts; one at a time."""
 
 HELP = "measure time and memory: a window step beside the stock SVD UNet, or decoding, a clip, a training step and more"
 

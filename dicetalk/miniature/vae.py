@@ -24,7 +24,7 @@ WARM_UP = 50  # steps in which the rate rises
 
 
 def new_vae(seed=0):
-    """diffusers' `AutoencoderKLTemporalDecoder` with random weights, whose frames do not see each other yet."""
+    """diffusers' `AutoencoderKLTemporalDecoder` with random weights, whose convolutions over frames see one yet."""
     from diffusers import AutoencoderKLTemporalDecoder
 
     with torch.random.fork_rng(devices=[]):

@@ -63,7 +63,7 @@ def generate(tiny_checkpoint, tmp_path, capsys):
         ({"emotion": "happy:"}, ["Emotion text", "at the end"]),
         ({"emotion": "happy:9"}, ["Emotion text"]),
         ({"emotion": "nowhere.safetensors"}, ["nowhere.safetensors"]),
-        ({"checkpoint": "/nowhere"}, ["/nowhere", "dicetalk download", "dicetalk tiny"]),
+        ({"checkpoint": "/nowhere"}, ["/nowhere", "dicetalk download", "the miniature"]),
         ({"face": "1,2,3"}, ["--face", "x1,y1,x2,y2"]),
         ({"face": "1,2,3,nan"}, ["--face", "x1,y1,x2,y2"]),
         ({"face": "600,600,700,700"}, ["600,600,700,700", "outside"]),
@@ -121,14 +121,14 @@ def test_no_face(generate, tmp_path):
     assert "--face" in err
 
 
-def test_no_checkpoint_names_download_and_tiny(generate, tmp_path, monkeypatch):
+def test_no_checkpoint_names_download_and_the_miniature(generate, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     code, _, err = generate(checkpoint=None)
     assert code == 2
     assert "dicetalk download" in err
-    assert "dicetalk tiny" in err
+    assert "the miniature" in err
 
 
 def test_the_files_that_are_read_are_not_overwritten(generate, tmp_path):

@@ -129,7 +129,7 @@ def test_a_wrong_workflow_would_be_noticed(server):
     wrong["DiceTalkAudioFeatures"]["widgets_values"].append(1)
     found = problems(workflow, server.get("/object_info"))
     for part in (
-        "LoadImage (4)",
+        "LoadImage (3)",
         "DiceTalkVideo.samples: its type",
         "DiceTalkEmotion.nothing",
         "DiceTalkEmotion.emotion: missing",

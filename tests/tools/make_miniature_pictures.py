@@ -30,8 +30,7 @@ def make(emotion, steps=25, seconds=None):
     if seconds is not None:
         speech = speech[: int(seconds * 16000)]
     noise = torch.Generator().manual_seed(0)
-    frames = pipeline(portrait, speech, emotion, num_inference_steps=steps, generator=noise).frames
-    return np.rint(np.asarray(frames, np.float64) * 255).clip(0, 255).astype(np.uint8)
+    return np.asarray(pipeline(portrait, speech, emotion, num_inference_steps=steps, generator=noise).frames)
 
 
 def expected():
