@@ -68,7 +68,7 @@ class Making:
     vae_encoder_steps: int = 1200
     audio_encoder_steps: int = 1000
     image_encoder_steps: int = 400
-    steps: int = 1500
+    steps: int = 950
     batch: int = 4
     seed: int = 0
 
