@@ -3,18 +3,10 @@
 import json
 
 import pytest
+from frontend import NOTHING_MISSING, UNET_MISSING
 
 PANEL = ".dicetalk-download"
-NOTHING = {
-    "complete": ["tiny"],
-    "folder": "/models/dicetalk",
-    "missing": [],
-    "svd": True,
-    "svd_folder": "/models/x",
-    "miniatures": [],
-}
-NOTHING |= {"state": "idle", "file": None, "done": 0, "total": 0, "error": None}
-MISSING = NOTHING | {"complete": [], "missing": ["DICE-Talk/unet.pth", "emotions/sad.npy"]}
+MISSING = UNET_MISSING | {"missing": ["DICE-Talk/unet.pth", "emotions/sad.npy"]}
 FETCHING = MISSING | {"state": "fetching", "file": "unet.pth", "done": 1_500_000_000, "total": 6_000_000_000}
 
 
@@ -22,7 +14,7 @@ class Answers:
     """What the server says next, and what it was asked: (method, path, body)."""
 
     def __init__(self):
-        self.state, self.asked = NOTHING, []
+        self.state, self.asked = NOTHING_MISSING, []
 
     def __call__(self, route):
         request = route.request
@@ -38,7 +30,7 @@ def answers(frontend):
     answers = Answers()
     frontend.page.route("**/dicetalk/download**", answers)
     yield answers
-    answers.state = NOTHING
+    answers.state = NOTHING_MISSING
     frontend.page.unroute("**/dicetalk/download**")
 
 
@@ -84,7 +76,7 @@ def test_missing_files_a_click_progress_cancel_an_error_and_the_end(frontend, an
     assert "svd_xt.safetensors in /models/x" in panel.inner_text()
 
     open_height = height(frontend)
-    answers.state = NOTHING | {"complete": ["DICE-Talk"]}
+    answers.state = NOTHING_MISSING | {"complete": ["DICE-Talk"]}
     panel.get_by_role("button", name="Download again").dispatch_event("click")
     panel.wait_for(state="detached")
     assert height(frontend) < open_height
@@ -93,7 +85,7 @@ def test_missing_files_a_click_progress_cancel_an_error_and_the_end(frontend, an
 
 
 def test_a_workflow_that_names_a_checkpoint_which_is_not_here_is_offered_those_that_are(frontend, answers):
-    answers.state = NOTHING | {"complete": ["DICE-Talk", "tiny"]}
+    answers.state = NOTHING_MISSING | {"complete": ["DICE-Talk", "tiny"]}
     frontend.build()
     loader = "app.graph.nodes.find((node) => node.comfyClass === 'DiceTalkLoader')"
     frontend.page.evaluate(f"{loader}.widgets.find((widget) => widget.name === 'checkpoint').value = 'mine'")
@@ -128,5 +120,5 @@ def test_runs_that_another_page_began_are_followed_one_after_the_other(frontend,
         panel.get_by_text("unet.pth: 1.5 of 6.0 GB").wait_for(state="attached")
         answers.state = FETCHING | {"done": 3_000_000_000}
         frontend.page.wait_for_function("document.querySelector('progress')?.value === 3e9")
-        answers.state = NOTHING
+        answers.state = NOTHING_MISSING
         panel.wait_for(state="detached")

@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from frontend import UNET_MISSING
 from PIL import Image
 from project import ROOT
 
@@ -13,14 +14,6 @@ EDITORS = {
     "DiceTalkEmotionTimeline": ".dicetalk-timeline",
     "DiceTalkLoader": ".dicetalk-download",
 }
-MISSING = {
-    "complete": [],
-    "folder": "/models/dicetalk",
-    "missing": ["DICE-Talk/unet.pth"],
-    "miniatures": [],
-    "svd": True,
-}
-MISSING |= {"svd_folder": "/models/x", "state": "idle", "file": None, "done": 0, "total": 0, "error": None}
 NODE = "app.graph.nodes.find((node) => node.comfyClass === kind)"
 PANEL = "Comfy.RightSidePanel.IsOpen"
 EDGES = 60  # pixels at most that a node has beside its editor
@@ -38,7 +31,7 @@ SETTLED = """() => new Promise((done) => {
 @pytest.fixture
 def graph(frontend):
     """The small graph, where a file is missing, so that each of the pack's editors is there."""
-    answer = {"status": 200, "content_type": "application/json", "body": json.dumps(MISSING)}
+    answer = {"status": 200, "content_type": "application/json", "body": json.dumps(UNET_MISSING)}
     frontend.page.route("**/dicetalk/download**", lambda route: route.fulfill(**answer))
     frontend.build("0s neutral; 1s happy:1.2 smooth")
     yield frontend

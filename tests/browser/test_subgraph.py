@@ -3,18 +3,11 @@
 import json
 
 import pytest
+from frontend import UNET_MISSING
 
 KIND = "DiceTalkEmotionTimeline"
 TEXT = "0s neutral; 1s happy:1.2 smooth; 2.5s sad"
 EDITORS = ".dicetalk-timeline", ".dicetalk-wheel-box", ".dicetalk-download"
-MISSING = {
-    "complete": [],
-    "folder": "/models/dicetalk",
-    "missing": ["DICE-Talk/unet.pth"],
-    "miniatures": [],
-    "svd": True,
-}
-MISSING |= {"svd_folder": "/models/x", "state": "idle", "file": None, "done": 0, "total": 0, "error": None}
 
 WRAP = """() => {
     app.graph.convertToSubgraph(new Set(app.graph.nodes));
@@ -45,7 +38,7 @@ VALUE = """() => {
 @pytest.fixture
 def wrapped(frontend):
     """A workflow of one node, a subgraph with all the others; the page shows its inside, where a file is missing."""
-    answer = {"status": 200, "content_type": "application/json", "body": json.dumps(MISSING)}
+    answer = {"status": 200, "content_type": "application/json", "body": json.dumps(UNET_MISSING)}
     frontend.page.route("**/dicetalk/download**", lambda route: route.fulfill(**answer))
     frontend.build(TEXT)
     workflow = frontend.page.evaluate(WRAP)

@@ -14,6 +14,13 @@ OWN_ERRORS = (
 )
 SECONDS = 90
 RENDERERS = {"canvas": False, "vue": True}
+# What the server says of the Download button where nothing is missing, and where a file is.
+NOTHING_MISSING = {
+    **{"complete": ["tiny"], "miniatures": [], "folder": "/models/dicetalk", "missing": []},
+    **{"svd": True, "svd_folder": "/models/x"},
+    **{"state": "idle", "file": None, "done": 0, "total": 0, "error": None},
+}
+UNET_MISSING = NOTHING_MISSING | {"complete": [], "missing": ["DICE-Talk/unet.pth"]}
 
 # Each graph that is loaded opens a tab; the tabs before it are closed.
 LOAD = """async (workflow) => {
