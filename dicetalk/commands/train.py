@@ -23,7 +23,7 @@ OPTIONS = (
     ("batch", int, "clips per step, over all processes"),
     ("accumulate", int, "parts in which a process computes its share of a step, for less memory"),
     ("frames", int, "frames of a clip in a step; 25 is the window of sampling"),
-    ("rate", float, "learning rate"),
+    ("rate", float, "learning rate of AdamW"),
     ("warm_up", int, "steps over which the learning rate rises"),
     ("decay", float, "weight decay"),
     ("clip", float, "largest norm of the gradient"),
@@ -47,7 +47,6 @@ _SHARES = ("reference", "drop_all", "drop_driving")
 
 
 def add_arguments(parser):
-    from ..training.optimizers import OPTIMIZERS
     from ..training.options import BANKS, PORTRAITS, WHAT_TRAINS, TrainingOptions
 
     parser.add_argument("data", metavar="DATA", help="the folder of shards that `prepare` wrote")
@@ -97,13 +96,6 @@ def add_arguments(parser):
         default=TrainingOptions.intensities,
         metavar="N",
         help="of levels 1 to 3: how far from neutral's prior to their own their emotions are drawn (default: 1 1 1)",
-    )
-    parser.add_argument(
-        "--optimizer",
-        choices=OPTIMIZERS,
-        default=TrainingOptions.optimizer,
-        help="adamw (default), or muon for matrices and kernels, with adamw for the rest, which learns faster from "
-        "nothing: give it --rate 1e-3 or more; needs PyTorch 2.9",
     )
     parser.add_argument(
         "--discrimination-noise",
@@ -185,7 +177,6 @@ def _options(args):
     given = {name: getattr(args, name) for name, _, _ in OPTIONS}
     return TrainingOptions(
         trains=args.trains,
-        optimizer=args.optimizer,
         bank=args.bank,
         portraits=args.portraits,
         intensities=tuple(args.intensities),

@@ -18,6 +18,7 @@ from ..training.options import TrainingOptions
 from ..training.parts import build_objective, new_parts, save_parts, start_from_emotions
 from . import drawn_takes, encoders
 from .features import encoded, write_clips
+from .muon import require_muon
 from .vae import new_vae, scale_latents, train_vae
 
 CHANNELS = (64, 96, 96, 96)
@@ -101,8 +102,10 @@ def make(output, work, making, accelerator, on_progress=None):
         The losses of the method's own training, see `dicetalk.training.loop.train`.
 
     Raises:
-        InputError: the work is of another making, something cannot be written, or a loss is not finite.
+        InputError: PyTorch is too old, the work is of another making, something cannot be written, or a loss is not
+            finite.
     """
+    require_muon()
     output, work = Path(output), Path(work)
     _check_work(work, asdict(making) | {"precision": accelerator.mixed_precision})
     output.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from ..training.loop import NotFinite
-from ..training.optimizers import new_optimizer
 from ..training.state import load_state, save_state
 
 EVERY = 120  # seconds from one keeping to the next
@@ -23,16 +22,16 @@ class SmallTraining:
         ema: decay of the moving average.
         path: the file; None keeps none.
         on_step: called as ``on_step(done, total, loss)``.
-        optimizer: one of `dicetalk.training.optimizers.OPTIMIZERS`.
+        optimizer: class of torch.optim's kind.
     """
 
-    def __init__(self, module, rate, ema, path=None, on_step=None, optimizer="adamw"):
+    def __init__(self, module, rate, ema, path=None, on_step=None, optimizer=torch.optim.AdamW):
         from diffusers.training_utils import EMAModel
 
         self.module, self.rate, self.on_step = module, rate, on_step
         self.path = None if path is None else Path(path)
         self.learning = {name: each for name, each in module.named_parameters() if each.requires_grad}
-        self.optimizer = new_optimizer(optimizer, self.learning.values(), rate, 0.01)
+        self.optimizer = optimizer(self.learning.values(), lr=rate, weight_decay=0.01)
         self.average = EMAModel(self.learning.values(), decay=ema, use_ema_warmup=True, power=0.75)
         self._last = time.monotonic()
 

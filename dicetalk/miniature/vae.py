@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ..errors import InputError
 from ..model.frames import use_frame_blocks
 from ..model.settings import LATENT_CHANNELS, LATENT_SCALE
+from .muon import Muon
 from .small_training import SmallTraining
 
 CHANNELS = (64, 64, 128, 128)
@@ -67,7 +68,7 @@ def train_vae(
     if batch % CLIP:
         raise InputError(f"A batch of {batch} pictures cannot be cut into clips of {CLIP}: give a multiple of {CLIP}.")
     weights = [_face_weights(take) for take in takes]
-    training = SmallTraining(vae, rate, 0.995, state, on_step, "muon")
+    training = SmallTraining(vae, rate, 0.995, state, on_step, Muon)
     for step in training.steps(steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         if step == encoder_steps:

@@ -11,7 +11,6 @@ from ..embedder.processes import check_same, together
 from ..errors import InputError
 from .draw import collate, draw_item
 from .objective import LOSSES
-from .optimizers import new_optimizer
 from .parts import fingerprint
 from .state import load_state, save_state
 
@@ -61,7 +60,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
     learning = {name: each for name, each in objective.named_parameters() if each.requires_grad}
     if not learning:
         raise InputError("Nothing is left to train.")
-    optimizer = new_optimizer(options.optimizer, learning.values(), options.rate, options.decay)
+    optimizer = torch.optim.AdamW(learning.values(), lr=options.rate, weight_decay=options.decay)
     average = _average(learning, options)
     found = resume and state is not None and Path(state).is_file()
     done, history = together(lambda: load_state(state, run, learning, optimizer, average) if found else (0, []))

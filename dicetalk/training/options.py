@@ -18,8 +18,7 @@ class TrainingOptions:
         batch: clips per step, over all processes and accumulated parts.
         accumulate: parts in which a process computes its share of a step.
         frames: frames of a clip in a step; 25 is the window that the released model samples with.
-        optimizer: one of `optimizers.OPTIMIZERS`.
-        rate, warm_up, decay: its learning rate, the steps over which that rises, and weight decay.
+        rate, warm_up, decay: AdamW's learning rate, the steps over which it rises, and weight decay.
         clip: largest norm of the gradient.
         sigma_mean, sigma_deviation: of ln sigma, which is normal; public trainers of Stable Video Diffusion have these.
         bank: one of BANKS: "retrieval": keys and values of the one nearest code, by which alone codes learn; "full":
@@ -46,7 +45,6 @@ class TrainingOptions:
     batch: int = 1
     accumulate: int = 1
     frames: int = 25
-    optimizer: str = "adamw"
     rate: float = 1e-5
     warm_up: int = 50
     decay: float = 0.01

@@ -16,7 +16,7 @@ from dicetalk.emotion.options import NAMES
 
 MINIATURE = ROOT / "miniature"
 PICTURES = ROOT / "docs" / "images"
-EXPECTED = ROOT / "tests" / "golden_miniature.png"
+EXPECTED = ROOT / "tests" / "miniature" / "expected.png"
 FACE = (56, 53, 208, 218)  # in demo/drawn_portrait.png
 SHOWN = 128  # pixels of a face in the pictures
 STEPS = 4  # of the frames that the test expects

@@ -1,21 +1,18 @@
 """Muon and AdamW as one optimizer."""
 
 import copy
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from prepared import CONFIG, priors, write_clips
 
 from dicetalk.errors import InputError
-from dicetalk.training.dataset import PreparedClips
-from dicetalk.training.optimizers import Muon, new_optimizer
-from dicetalk.training.options import TrainingOptions
-from dicetalk.training.parts import build_objective, new_parts
 
-accelerate = pytest.importorskip("accelerate")
+pytest.importorskip("accelerate")
 
-from dicetalk.training.loop import train  # noqa: E402
+from dicetalk.miniature.make import Making, make  # noqa: E402
+from dicetalk.miniature.muon import Muon  # noqa: E402
+from dicetalk.miniature.small_training import SmallTraining  # noqa: E402
 
 RATE = 1e-2
 
@@ -66,14 +63,13 @@ def test_it_follows_a_changed_learning_rate():
     assert all(torch.equal(before[name], each) for name, each in module.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("part", [slice(None), slice(0, 1), slice(1, 2)])
-def test_its_state_is_taken_over(kind, part):
+def test_its_state_is_taken_over(part):
     """Of all weights, of matrices alone, and of none."""
 
     def start():
         module = network()
-        return module, new_optimizer(kind, list(module.parameters())[part], RATE, 0.01)
+        return module, Muon(list(module.parameters())[part], RATE, 0.01)
 
     whole, optimizer = start()
     learn(whole, optimizer, 4)
@@ -96,28 +92,27 @@ def test_weights_in_another_layout_learn_too():
     assert not torch.equal(plain[0].weight, network()[0].weight)
 
 
-def test_the_method_trains_by_it_and_continues_to_the_same_result(tmp_path):
-    torch.set_num_threads(1)
-    clips = PreparedClips(write_clips(tmp_path / "clips"), 4)
-    options = TrainingOptions(
-        trains="all", steps=4, batch=2, frames=4, optimizer="muon", rate=3e-3, warm_up=1, checkpointing=False
-    )
-    found = []
-    for stop in (4, 2):
-        objective = build_objective(new_parts(CONFIG, 0), replace(options, steps=stop))
-        accelerator = accelerate.Accelerator(cpu=True)
-        history = train(objective, clips, priors(), accelerator, tmp_path / f"{stop}.safetensors", save_every=1)
-        found.append((objective, history))
-    objective = build_objective(new_parts(CONFIG, 0), options)
-    history = train(objective, clips, priors(), accelerator, tmp_path / "2.safetensors", save_every=1, resume=True)
-    assert history == found[0][1]
-    for (name, one), other in zip(found[0][0].named_parameters(), objective.parameters()):
-        assert torch.equal(one, other), name
-    start = dict(build_objective(new_parts(CONFIG, 0), options).named_parameters())
-    assert not torch.equal(start["unet.conv_in.weight"], objective.unet.conv_in.weight)
+def test_a_small_training_by_it_continues_to_the_same_result(tmp_path):
+    def run(name, total):
+        module, losses = network(), []
+        training = SmallTraining(
+            module, RATE, 0.9, tmp_path / name, lambda done, total, loss: losses.append(loss), optimizer=Muon
+        )
+        for step in training.steps(total):
+            picture = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(step))
+            training.step(module(picture).square().mean(), step + 1, total)
+        return module, losses
+
+    whole, losses = run("whole", 4)
+    run("ended", 2)
+    continued, rest = run("ended", 4)
+    assert rest == losses[2:] and len(rest) == 2
+    for one, other, start in zip(whole.parameters(), continued.parameters(), network().parameters()):
+        assert torch.equal(one, other) and not torch.equal(one, start)
 
 
-def test_an_older_pytorch(monkeypatch):
+def test_an_older_pytorch(monkeypatch, tmp_path):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(InputError, match="needs PyTorch 2.9 or newer"):
-        new_optimizer("muon", network().parameters(), RATE, 0.0)
+        make(tmp_path / "out", tmp_path / "work", Making(), SimpleNamespace(mixed_precision="no"))
+    assert list(tmp_path.iterdir()) == []
