@@ -36,11 +36,15 @@ def checkpoint_roots():
     return [*roots, Path(folder_paths.models_dir) / "dice_talk", miniature_folder()]
 
 
-def checkpoints():
-    """Name → checkpoint. Those without Stable Video Diffusion have the file in ComfyUI's folders of checkpoints."""
+def svd_file():
+    """Stable Video Diffusion's file in ComfyUI's folders of checkpoints, as a Path; None without one."""
     paths = (folder_paths.get_full_path("checkpoints", name) for name in SVD_FILES)
-    file = next((Path(path) for path in paths if path), None)
-    found = find_checkpoints(checkpoint_roots())
+    return next((Path(path) for path in paths if path), None)
+
+
+def checkpoints():
+    """Name → checkpoint. One without a Stable Video Diffusion of its own has `svd_file`."""
+    found, file = find_checkpoints(checkpoint_roots()), svd_file()
     return {name: replace(checkpoint, svd=checkpoint.svd or file) for name, checkpoint in found.items()}
 
 

@@ -22,10 +22,10 @@ import folder_paths
 from aiohttp import web
 
 from ..dicetalk.checkpoints.download import fetch, left_to_fetch, missing_files, plan_download
-from ..dicetalk.checkpoints.finding import PARTS, find_checkpoints
+from ..dicetalk.checkpoints.finding import PARTS
 from ..dicetalk.errors import InputError
 from ..dicetalk.files import require_space
-from .loader import checkpoint_roots
+from .loader import checkpoint_roots, checkpoints, svd_file
 from .words import in_comfyui
 
 GROUPS = ("dice-talk", "whisper", "emotions")
@@ -122,14 +122,15 @@ class _Stopped(Exception):
 
 def state(download):
     """What the node shows, as a JSON value."""
-    found = find_checkpoints(checkpoint_roots())
+    found = checkpoints()
     folder, missing = target(found)
     return {
         "complete": [name for name, checkpoint in found.items() if not lacking(checkpoint)],
         "miniatures": [name for name, checkpoint in found.items() if checkpoint.miniature],
         "folder": str(folder),
         "missing": [path.relative_to(folder).as_posix() for names in missing.values() for path in names.values()],
-        "svd": _has_svd(),
+        "svd": svd_file() is not None,
+        "without_svd": [name for name, checkpoint in found.items() if checkpoint.svd is None],
         "svd_folder": folder_paths.get_folder_paths("checkpoints")[0],
         "error": download.error if missing else None,
         **{name: getattr(download, name) for name in ("state", "file", "done", "total")},
@@ -159,11 +160,6 @@ def lacking(checkpoint):
     return missing_files(checkpoint.root, [group for group in GROUPS if group not in shared])
 
 
-def _has_svd():
-    names = [name for kind in ("checkpoints", "vae") for name in folder_paths.get_filename_list(kind)]
-    return any("svd" in Path(name).name.lower() for name in names)
-
-
 def register_routes():
     """Add the routes to ComfyUI's server, if there is one."""
     from server import PromptServer
@@ -182,7 +178,7 @@ def register_routes():
     @server.routes.post("/dicetalk/download")
     async def start(request):
         await _require_empty(request)
-        folder, missing = await asyncio.to_thread(lambda: target(find_checkpoints(checkpoint_roots())))
+        folder, missing = await asyncio.to_thread(lambda: target(checkpoints()))
         if missing and not download.start(folder):
             raise _refusal(web.HTTPConflict, "A download is running already.")
         return await _told(download, 202 if missing else 200)

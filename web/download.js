@@ -29,7 +29,7 @@ async function ask(path = ROUTE, method = "GET") {
         if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`);
         known = await answer.json();
     } catch (problem) {
-        known = { ...(known ?? { complete: [], missing: [], miniatures: [] }), state: "idle", error: `ComfyUI: ${problem.message}` };
+        known = { ...(known ?? { complete: [], missing: [], miniatures: [], without_svd: [] }), state: "idle", error: `ComfyUI: ${problem.message}` };
     }
     const ended = was && known.state === "idle" && (was.state !== "idle" || known.missing.length < was.missing.length);
     if (ended) await app.refreshComboInNodes();
@@ -56,7 +56,9 @@ class Panel {
         this.others = complete ? [] : known.complete; // a workflow may name a checkpoint that is not here
         this.miniature = known.miniatures.includes(this.checkpoint.value); // the released one is still offered
         const lacks = this.others.length > 0 || ((!complete || this.miniature) && known.missing.length > 0);
-        const needed = known.state !== "idle" || known.error || lacks;
+        const taken = this.node.outputs.slice(2).some((output) => output.links?.length); // clip_vision or vae
+        this.noSvd = taken && known.without_svd.includes(this.checkpoint.value);
+        const needed = known.state !== "idle" || known.error || lacks || this.noSvd;
         if (needed && !this.widget) this.open();
         if (!needed && this.widget) this.close();
         if (needed) this.fill();
@@ -105,7 +107,7 @@ class Panel {
         if (known.missing.length) {
             parts.push(element("p", {}, "Missing in ", element("code", {}, known.folder)), files(known.missing));
         }
-        if (known.svd === false) {
+        if (this.noSvd || (known.svd === false && known.missing.length)) {
             const link = element("a", { href: SVD_PAGE, target: "_blank", rel: "noopener" }, "from its page");
             const folder = element("code", {}, known.svd_folder);
             parts.push(element("p", {}, "Also needed: ", element("code", {}, "svd_xt.safetensors"), " in ", folder, ", ", link));

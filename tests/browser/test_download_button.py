@@ -111,6 +111,28 @@ def test_the_miniature_is_offered_and_the_released_weights_beside_it(frontend, a
     assert panel.get_by_role("button").all_inner_texts() == ["Download"]
 
 
+def test_a_missing_svd_is_named_where_its_parts_are_wired(frontend, answers):
+    answers.state = NOTHING_MISSING | {"svd": False, "without_svd": ["tiny"]}
+    frontend.build()
+    frontend.page.wait_for_function("app.graph.nodes.length === 5")
+    frontend.page.locator(PANEL).wait_for(state="detached")  # nothing takes the VAE from here
+    workflow = frontend.serialized()
+    loader = next(node for node in workflow["nodes"] if node["type"] == "DiceTalkLoader")
+    decode = {"id": 900, "type": "VAEDecode", "pos": [0, 600], "size": [200, 60], "flags": {}, "order": 9, "mode": 0}
+    decode["inputs"] = [
+        {"name": "samples", "type": "LATENT", "link": None},
+        {"name": "vae", "type": "VAE", "link": 901},
+    ]
+    decode["outputs"] = [{"name": "IMAGE", "type": "IMAGE", "links": None}]
+    loader["outputs"][3]["links"] = [901]
+    workflow["nodes"].append(decode | {"properties": {}, "widgets_values": []})
+    workflow["links"].append([901, loader["id"], 3, 900, 1, "VAE"])
+    frontend.load(workflow)
+    panel = frontend.show("DiceTalkLoader", PANEL)
+    assert "svd_xt.safetensors in /models/x" in panel.inner_text()
+    assert panel.get_by_role("button").count() == 0, "it cannot be fetched without consent"
+
+
 def test_runs_that_another_page_began_are_followed_one_after_the_other(frontend, answers):
     frontend.build()
     panel = frontend.page.locator(PANEL)

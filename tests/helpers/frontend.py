@@ -17,7 +17,7 @@ RENDERERS = {"canvas": False, "vue": True}
 # What the server says of the Download button where nothing is missing, and where a file is.
 NOTHING_MISSING = {
     **{"complete": ["tiny"], "miniatures": [], "folder": "/models/dicetalk", "missing": []},
-    **{"svd": True, "svd_folder": "/models/x"},
+    **{"svd": True, "without_svd": [], "svd_folder": "/models/x"},
     **{"state": "idle", "file": None, "done": 0, "total": 0, "error": None},
 }
 UNET_MISSING = NOTHING_MISSING | {"complete": [], "missing": ["DICE-Talk/unet.pth"]}

@@ -91,7 +91,8 @@ def test_it_says_which_file_belongs_where_and_asks_nobody(server, place):
     assert set(state["missing"]) == PARTS | WHISPER
     assert state["complete"] == state["miniatures"] == ["miniature"]
     assert state["state"] == "idle" and state["error"] is None
-    assert state["svd"] is False and state["svd_folder"].endswith("checkpoints")
+    assert state["svd"] is False and state["without_svd"] == []  # the miniature has its own
+    assert state["svd_folder"].endswith("checkpoints")
     assert place.requests == []
 
 
@@ -116,6 +117,12 @@ def test_a_click_fetches_everything_with_progress(server, place):
         "options"
     ] == ["DICE-Talk", "miniature"]
     assert start(server) == (200, state), "nothing is missing any more"
+    assert state["without_svd"] == ["DICE-Talk"] and state["svd"] is False
+    svd = server.base / "models" / "checkpoints" / "svd_xt.safetensors"
+    svd.parent.mkdir(exist_ok=True)
+    svd.touch()
+    state = server.get(ROUTE)
+    assert state["without_svd"] == [] and state["svd"] is True
 
 
 def test_every_workflow_names_what_the_button_fetched(server):

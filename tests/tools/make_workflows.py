@@ -337,12 +337,10 @@ class Talking(Sheet):
             **portrait,
         )
 
-    def what(self, speech=None):
+    def what(self, speech=None, file="dicetalk_speech.flac"):
         self.column(330)
         self.group("What")
-        if speech is None or isinstance(speech, str):
-            speech = self.add("LoadAudio", audio=speech or "dicetalk_speech.flac")["AUDIO"]
-        self.speech = speech
+        self.speech = speech or self.add("LoadAudio", audio=file)["AUDIO"]
         self.audio = self.add("DiceTalkAudioFeatures", dicetalk=self.talk["dicetalk"], audio=self.speech)
 
     def begin(self, picture="Load Image", **portrait):
@@ -417,11 +415,10 @@ def miniature(object_info):
     text = note(
         "miniature",
         [
-            "**Run.** A drawn face talks and smiles, in a minute or two, also without a GPU. The video appears "
-            "beside it, and is in *output/video*.",
+            "**Run.** A drawn face talks, also without a GPU. The video appears beside it, and is in *output/video*.",
             "Choose another *emotion* in **DICE-Talk Emotion**, and run again.",
         ],
-        more=["To make real portraits talk, open *1 Quick start*."],
+        more=["It has not learned all emotions yet. To make real portraits talk, open *1 Quick start*."],
         examples="`dicetalk_drawn_portrait.png` and `dicetalk_drawn_speech.flac` were drawn and spoken by this "
         "project. The miniature has seen other drawn people, and no photograph.",
         needed=["**miniature** in Load DICE-Talk. It comes with `git clone`, not with the registry's zip."],
@@ -432,7 +429,7 @@ def miniature(object_info):
     sheet.loaders()
     sheet.picture(image="dicetalk_drawn_portrait.png")
     sheet.who(short_side=64)
-    sheet.what(speech="dicetalk_drawn_speech.flac")
+    sheet.what(file="dicetalk_drawn_speech.flac")
     sheet.how()
     latent = sheet.sample(sheet.emotion("happy"))
     sheet.video(latent)
