@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,6 +140,15 @@ def test_one_checkpoint_file_gives_the_same_as_separate_loaders(module, comfy_no
     clip = vae = _unloaded()
     assert together.latent.std() > 0 and torch.equal(together.latent, apart.latent)
     assert together.clip_embeds.std() > 0 and torch.equal(together.clip_embeds, apart.clip_embeds)
+
+    package = module.__name__.rpartition(".")[0]
+    svd = importlib.import_module(f"{package}.svd")
+    file = SimpleNamespace(folder=lambda kind: tmp_path / files["checkpoints"])
+    clip, vae = svd.CheckpointClipVision(file), svd.CheckpointVae(file)
+    own, *_ = run(module, picture(), BOX, vae=vae, clip=clip, short_side=64)  # as Load DICE-Talk gives them
+    clip = vae = _unloaded()
+    torch.testing.assert_close(own.latent, together.latent, rtol=1e-3, atol=1e-3 * together.latent.std().item())
+    torch.testing.assert_close(own.clip_embeds, together.clip_embeds, rtol=1e-2, atol=1e-2)
 
 
 def _unloaded():
