@@ -18,6 +18,7 @@ OPTIONS = (
     ("audio_encoder_steps", "steps of the audio encoder's training"),
     ("image_encoder_steps", "steps of the image encoder's training"),
     ("steps", "steps of the method's own training; may grow when the command is run again"),
+    ("cool_down", "last steps of it, over which the learning rate falls to nothing"),
     ("batch", "clips in a step of it"),
     ("seed", "of everything that is random"),
 )
@@ -34,7 +35,7 @@ def add_arguments(parser):
         "--mixed-precision",
         choices=("no", "bf16"),
         default="bf16",
-        help="precision of the VAE's and the method's training (default: %(default)s)",
+        help="precision of the VAE's training (default: %(default)s)",
     )
     for name, text in OPTIONS:
         default = getattr(Making, name)
@@ -53,11 +54,11 @@ def run(args):
     from ..miniature.make import Making, make
 
     for name, _ in OPTIONS:
-        value, least = getattr(args, name), 0 if name == "seed" else 1
+        value, least = getattr(args, name), 0 if name in ("seed", "cool_down") else 1
         if value < least:
             raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
     try:
-        import accelerate
+        import accelerate  # noqa: F401  (of the last stage)
     except ImportError as error:
         raise InputError(
             f"Training needs a package that is not installed ({error}): `pip install accelerate`."
@@ -66,7 +67,6 @@ def run(args):
     if (output / WEIGHTS_FOLDER).exists() and not (output / MINIATURE_FILE).is_file():
         raise InputError(f"{output} holds weights that are not of a miniature: name another folder.")
     work = Path(args.work).expanduser() if args.work else output.with_name(f"{output.name}-work")
-    accelerator = accelerate.Accelerator(cpu=True, mixed_precision=args.mixed_precision)
     bars = {}
 
     def on_progress(stage, done, total, loss):
@@ -79,7 +79,8 @@ def run(args):
         bars[stage].update(done - bars[stage].n)
 
     try:
-        make(output, work, Making(**{name: getattr(args, name) for name, _ in OPTIONS}), accelerator, on_progress)
+        making = Making(**{name: getattr(args, name) for name, _ in OPTIONS})
+        make(output, work, making, args.mixed_precision, on_progress)
     except OSError as error:
         place = error.filename or output
         raise InputError(f"{place}: cannot be read or written ({error.strerror or error}).") from error

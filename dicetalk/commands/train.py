@@ -24,7 +24,8 @@ OPTIONS = (
     ("accumulate", int, "parts in which a process computes its share of a step, for less memory"),
     ("frames", int, "frames of a clip in a step; 25 is the window of sampling"),
     ("rate", float, "learning rate of AdamW"),
-    ("warm_up", int, "steps over which the learning rate rises"),
+    ("warm_up", int, "first steps, over which the learning rate rises"),
+    ("cool_down", int, "last steps, over which it falls to nothing"),
     ("decay", float, "weight decay"),
     ("clip", float, "largest norm of the gradient"),
     ("sigma_mean", float, "mean of the logarithm of the noise level"),
@@ -41,7 +42,7 @@ OPTIONS = (
 )
 _MAY_BE_0 = (
     *("decay", "discrimination", "quantization", "reference", "prior_deviation", "drop_all", "drop_driving"),
-    *("ema", "seed", "warm_up", "sigma_deviation"),
+    *("ema", "seed", "warm_up", "cool_down", "sigma_deviation"),
 )
 _SHARES = ("reference", "drop_all", "drop_driving")
 

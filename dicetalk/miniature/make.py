@@ -59,7 +59,7 @@ class Making:
         takes, people: drawn takes to learn from, and the people in them.
         vae_steps, vae_encoder_steps: of 8 pictures; after the second number the VAE's encoder stays as it is.
         audio_encoder_steps, image_encoder_steps: of 30 s; of 2 pictures of 32 people.
-        steps, batch: of the method's own training, see `TrainingOptions`.
+        steps, cool_down, batch: of the method's own training, see `TrainingOptions`.
         seed: of everything.
     """
 
@@ -70,6 +70,7 @@ class Making:
     audio_encoder_steps: int = 1000
     image_encoder_steps: int = 400
     steps: int = 950
+    cool_down: int = 500
     batch: int = 4
     seed: int = 0
 
@@ -78,6 +79,7 @@ class Making:
         return TrainingOptions(
             trains="all",
             steps=self.steps,
+            cool_down=self.cool_down,
             batch=self.batch,
             rate=1e-3,
             bank="both",
@@ -88,14 +90,14 @@ class Making:
         )
 
 
-def make(output, work, making, accelerator, on_progress=None):
+def make(output, work, making, precision="bf16", on_progress=None):
     """Make the miniature: a checkpoint folder in the published layout, in half precision.
 
     Args:
         output: the folder to write.
         work: folder of what is kept on the way (drawn takes, states, features); about 2 GB.
         making: Making.
-        accelerator: Hugging Face's `Accelerator`, of one process; its precision is the VAE's too.
+        precision: "bf16" or "no", of the VAE's training. The method's is float32: on a CPU that was the faster one.
         on_progress: called as ``on_progress(stage, done, total, loss)``; the loss is None where there is none.
 
     Returns:
@@ -105,9 +107,11 @@ def make(output, work, making, accelerator, on_progress=None):
         InputError: PyTorch is too old, the work is of another making, something cannot be written, or a loss is not
             finite.
     """
+    from accelerate import Accelerator
+
     require_muon()
     output, work = Path(output), Path(work)
-    _check_work(work, asdict(making) | {"precision": accelerator.mixed_precision})
+    _check_work(work, asdict(making) | {"precision": precision})
     output.mkdir(parents=True, exist_ok=True)
 
     def report(stage):
@@ -139,7 +143,7 @@ def make(output, work, making, accelerator, on_progress=None):
         making.vae_encoder_steps,
         seed=making.seed,
         state=work / "vae.safetensors",
-        precision=torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32,
+        precision=torch.bfloat16 if precision == "bf16" else torch.float32,
         on_step=report("VAE"),
     )
     scale_latents(vae, takes)
@@ -158,7 +162,7 @@ def make(output, work, making, accelerator, on_progress=None):
         objective,
         PreparedClips(work / "clips", options.frames),
         priors,
-        accelerator,
+        Accelerator(cpu=True),
         work / "training.safetensors",
         save_every=50,
         resume=True,
@@ -173,7 +177,7 @@ def _check_work(work, making):
     """InputError where the work folder is of a making with other numbers; more steps of the method may follow."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / _RECORD
-    now = {name: value for name, value in making.items() if name != "steps"}
+    now = {name: value for name, value in making.items() if name not in ("steps", "cool_down")}
     if not path.exists():
         if any(work.iterdir()):
             raise InputError(f"{work} holds other things than the work on a miniature: name a new or an empty folder.")

@@ -15,7 +15,7 @@ from .parts import fingerprint
 from .state import load_state, save_state
 
 # What a state may differ in from the run that continues from it.
-_FREE = ("steps", "accumulate", "checkpointing")
+_FREE = ("steps", "cool_down", "accumulate", "checkpointing")
 
 
 class NotFinite(InputError):
@@ -60,7 +60,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
     learning = {name: each for name, each in objective.named_parameters() if each.requires_grad}
     if not learning:
         raise InputError("Nothing is left to train.")
-    optimizer = torch.optim.AdamW(learning.values(), lr=options.rate, weight_decay=options.decay)
+    optimizer = torch.optim.AdamW(learning.values(), lr=options.rate, weight_decay=options.decay, fused=True)
     average = _average(learning, options)
     found = resume and state is not None and Path(state).is_file()
     done, history = together(lambda: load_state(state, run, learning, optimizer, average) if found else (0, []))
@@ -72,7 +72,8 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
     hidden = classifier.fc1.out_features, classifier.fc2.out_features
     share = options.batch // parts
     for step in range(done, options.steps):
-        _set_rate(optimizer, options, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_of(options, step)
         optimizer.zero_grad()
         total = torch.zeros(len(LOSSES), device=accelerator.device)
         for part in range(options.accumulate):
@@ -137,9 +138,10 @@ def _average(learning, options):
     return EMAModel(learning.values(), decay=options.ema, use_ema_warmup=True, power=0.75)
 
 
-def _set_rate(optimizer, options, step):
-    for group in optimizer.param_groups:
-        group["lr"] = options.rate * min(1.0, (step + 1) / max(1, options.warm_up))
+def rate_of(options, step) -> float:
+    """The learning rate of a step, counted from 0: a trapezoid over all steps."""
+    rise, fall = (step + 1) / max(1, options.warm_up), (options.steps - step) / max(1, options.cool_down)
+    return options.rate * min(1.0, rise, fall)
 
 
 def _run(objective, clips, priors):

@@ -18,7 +18,8 @@ class TrainingOptions:
         batch: clips per step, over all processes and accumulated parts.
         accumulate: parts in which a process computes its share of a step.
         frames: frames of a clip in a step; 25 is the window that the released model samples with.
-        rate, warm_up, decay: AdamW's learning rate, the steps over which it rises, and weight decay.
+        rate, warm_up, cool_down, decay: AdamW's learning rate, the first steps, over which it rises, the last steps,
+            over which it falls to nothing, and weight decay.
         clip: largest norm of the gradient.
         sigma_mean, sigma_deviation: of ln sigma, which is normal; public trainers of Stable Video Diffusion have these.
         bank: one of BANKS: "retrieval": keys and values of the one nearest code, by which alone codes learn; "full":
@@ -47,6 +48,7 @@ class TrainingOptions:
     frames: int = 25
     rate: float = 1e-5
     warm_up: int = 50
+    cool_down: int = 0
     decay: float = 0.01
     clip: float = 1.0
     sigma_mean: float = 0.7

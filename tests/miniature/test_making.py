@@ -1,7 +1,6 @@
 """The making of the miniature, in sizes that take seconds, and what it writes."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def made(tmp_path_factory):
         folder / "out",
         folder / "work",
         MAKING,
-        accelerate.Accelerator(cpu=True),
+        "no",
         lambda stage, done, total, loss: stages.append((stage, done, total)),
     )
     return folder, stages
@@ -83,20 +82,19 @@ def test_it_makes_a_video(made, tmp_path):
 def test_making_goes_on_where_it_ended(made, monkeypatch):
     folder, _ = made
     monkeypatch.setattr(drawn_takes.Take, "frames", None)  # nothing is drawn again
-    history = make.make(folder / "again", folder / "work", MAKING, accelerate.Accelerator(cpu=True))
+    history = make.make(folder / "again", folder / "work", MAKING, "no")
     assert [step for step, *_ in history] == [1, 2]
     first, again = (torch.load(folder / name / "DICE-Talk" / "unet.pth") for name in ("out", "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_work_on_another_miniature_is_not_taken(made, tmp_path):
-    accelerator = accelerate.Accelerator(cpu=True)
     with pytest.raises(InputError, match="people was 4, and is 5.*another work folder"):
-        make.make(tmp_path / "out", made[0] / "work", replace(MAKING, people=5), accelerator)
+        make.make(tmp_path / "out", made[0] / "work", replace(MAKING, people=5), "no")
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "mine.txt").touch()
     with pytest.raises(InputError, match="holds other things"):
-        make.make(tmp_path / "out", tmp_path / "work", MAKING, accelerator)
+        make.make(tmp_path / "out", tmp_path / "work", MAKING, "no")
     assert not (tmp_path / "out").exists()
 
 
@@ -109,9 +107,8 @@ def test_the_vae_trains_in_the_precision_that_was_asked_for(tmp_path, monkeypatc
         raise Reached(precision)
 
     monkeypatch.setattr(make, "train_vae", train_vae)
-    accelerator = SimpleNamespace(mixed_precision=mixed)
     with pytest.raises(Reached) as reached:
-        make.make(tmp_path / "out", tmp_path / "work", replace(MAKING, takes=2, people=2), accelerator)
+        make.make(tmp_path / "out", tmp_path / "work", replace(MAKING, takes=2, people=2), mixed)
     assert reached.value.args == (precision,)
     assert not (tmp_path / "out" / "MINIATURE").exists(), "what has this file is whole"
 

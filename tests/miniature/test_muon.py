@@ -1,7 +1,6 @@
 """Muon and AdamW as one optimizer."""
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,5 +113,5 @@ def test_a_small_training_by_it_continues_to_the_same_result(tmp_path):
 def test_an_older_pytorch(monkeypatch, tmp_path):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(InputError, match="needs PyTorch 2.9 or newer"):
-        make(tmp_path / "out", tmp_path / "work", Making(), SimpleNamespace(mixed_precision="no"))
+        make(tmp_path / "out", tmp_path / "work", Making(), "no")
     assert list(tmp_path.iterdir()) == []

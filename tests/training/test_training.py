@@ -32,7 +32,7 @@ from dicetalk.training.parts import build_objective, load_svd_unet, new_parts, s
 accelerate = pytest.importorskip("accelerate")
 pytest.importorskip("matplotlib")
 
-from dicetalk.training.loop import NotFinite, train  # noqa: E402
+from dicetalk.training.loop import NotFinite, rate_of, train  # noqa: E402
 
 QUICK = TrainingOptions(trains="all", steps=6, batch=2, frames=4, rate=3e-3, warm_up=1, checkpointing=False)
 
@@ -223,6 +223,12 @@ def test_parts_of_a_batch_and_checkpointing_give_the_same_result(clips, accelera
     assert share_apart(weights(whole), weights(parts)) < 0.02
 
 
+def test_the_learning_rate_is_a_trapezoid():
+    options = replace(QUICK, steps=10, rate=1.0, warm_up=2, cool_down=4)
+    assert [rate_of(options, step) for step in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert {rate_of(replace(options, warm_up=0, cool_down=0), step) for step in range(10)} == {1.0}
+
+
 def test_training_resumes_to_the_same_result(clips, accelerator, tmp_path):
     whole, history = run(clips, accelerator)
 
@@ -245,7 +251,7 @@ def test_training_resumes_to_the_same_result(clips, accelerator, tmp_path):
         assert torch.equal(tensor, weights(resumed)[name]), name
     with pytest.raises(InputError, match="another run: rate was 0.003"):
         run(clips, accelerator, replace(QUICK, rate=0.1), state=state, resume=True)
-    longer, more = run(clips, accelerator, replace(QUICK, steps=8), state=state, resume=True)
+    longer, more = run(clips, accelerator, replace(QUICK, steps=8, cool_down=2), state=state, resume=True)
     assert more[:6] == history and len(more) == 8
     state.write_bytes(b"no state")
     with pytest.raises(InputError, match="no state of a training"):
