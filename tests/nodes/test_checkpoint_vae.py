@@ -144,15 +144,12 @@ def test_wider_levels_and_more_layers(svd, theirs):
     assert made.spacial_compression_decode() == 4
 
 
-def test_quick_start_runs_on_the_checkpoint_alone(server):
+def test_quick_start_runs_with_comfyuis_own_loaders(server):
     graph = json.loads((GRAPHS / "quick_start.json").read_text())
-    loaders = {"VAELoader": ["5", 3], "CLIPVisionLoader": ["5", 2]}
-    outputs = {number: loaders[node["class_type"]] for number, node in graph.items() if node["class_type"] in loaders}
-    graph = {number: node for number, node in graph.items() if number not in outputs}
-    for node in graph.values():
-        for name, value in node["inputs"].items():
-            if isinstance(value, list) and value[0] in outputs:
-                node["inputs"][name] = outputs[value[0]]
+    graph["3"] = {"class_type": "VAELoader", "inputs": {"vae_name": "svd_vae.safetensors"}}
+    graph["4"] = {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": "clip_vision_h.safetensors"}}
+    graph["6"]["inputs"] |= {"clip_vision": ["4", 0], "vae": ["3", 0]}
+    graph["10"]["inputs"]["vae"] = ["3", 0]
     made = server.run(graph)
     with av.open(str(server.saved_file({"12": made["12"]}))) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]

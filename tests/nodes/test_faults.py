@@ -269,7 +269,6 @@ def with_guider(graph):
 
 def talking(seed, steps):
     graph = copy.deepcopy(QUICK_START)
-    graph["3"]["inputs"]["vae_name"] = "small_vae.safetensors"
     graph["9"]["inputs"] |= {"seed": seed, "steps": steps}
     return graph
 
@@ -326,7 +325,7 @@ def test_a_killed_server_leaves_no_half_file_and_the_next_run_works(recorded):
 def with_video(graph):
     """The graph with DICE-Talk Video in place of VAE Decode and Create Video."""
     del graph["10"]
-    sockets = {"samples": ["9", 0], "vae": ["3", 0], "audio": ["7", 3]}
+    sockets = {"samples": ["9", 0], "vae": ["5", 3], "audio": ["7", 3]}
     graph["11"] = {"class_type": "DiceTalkVideo", "inputs": sockets | {"fps": 12.5, "chunk_size": 10, "context": 4}}
     return graph
 

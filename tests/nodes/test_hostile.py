@@ -191,7 +191,7 @@ def outputs(kind):
 def graph_with(kind, **inputs):
     """A graph that is fine but for these inputs of a node of that kind."""
     graph = copy.deepcopy(QUICK_START)
-    video = {"samples": ["9", 0], "vae": ["3", 0], "fps": 12.5, "chunk_size": 10, "context": 4}
+    video = {"samples": ["9", 0], "vae": ["5", 3], "fps": 12.5, "chunk_size": 10, "context": 4}
     graph["11"] = {"class_type": "DiceTalkVideo", "inputs": video}
     given = outputs(kind)
     if kind == "DiceTalkSaveEmotion" or given is not None:
@@ -352,7 +352,6 @@ def above(graph, number):
 def test_value_that_is_no_number_is_the_nodes_error(server, node, name, message):
     graph = graph_with(node, **{name: NAN})
     target = "20" if outputs(node) else next(n for n in graph if graph[n]["class_type"] == node)
-    graph["3"]["inputs"]["vae_name"] = "small_vae.safetensors"
     graph = {number: graph[number] for number in above(graph, target)}
     graph["30"] = {"class_type": "PreviewAny", "inputs": {"source": [target, 0]}}
     with pytest.raises(PromptError, match=f"^{node}: .*{message}") as refused:

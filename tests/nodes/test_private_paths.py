@@ -11,7 +11,6 @@ from PIL import Image
 from project import ROOT
 
 GRAPH = json.loads((Path(__file__).parent / "graphs" / "quick_start.json").read_text())
-GRAPH["3"]["inputs"]["vae_name"] = "small_vae.safetensors"  # quick; what is saved beside the pictures is the same
 ABSOLUTE = re.compile(r"/.+/.|[A-Za-z]:[\\/]|~[\\/]|\\\\")
 
 
@@ -67,7 +66,7 @@ def made(server):
         },
         "34": {"class_type": "DiceTalkSaveEmotion", "inputs": save | {"emotion": ["32", 0], "name": "other"}},
         "35": {"class_type": "SaveImage", "inputs": {"images": ["33", 1], "filename_prefix": "chart"}},
-        "36": {"class_type": "DiceTalkVideo", "inputs": {"samples": ["9", 0], "vae": ["3", 0], "fps": 12.5}},
+        "36": {"class_type": "DiceTalkVideo", "inputs": {"samples": ["9", 0], "vae": ["5", 3], "fps": 12.5}},
         "37": {"class_type": "SaveVideo", "inputs": GRAPH["12"]["inputs"] | {"video": ["36", 0]}},
     }
     graph["36"]["inputs"] |= {"chunk_size": 8, "context": 0}

@@ -27,11 +27,9 @@ CANCEL_SECONDS = 20
 
 
 def quick_start(**changes):
-    """The quick-start graph with the small VAE; changes are given as node class → inputs."""
+    """The quick-start graph; changes are given as node class → inputs."""
     graph = copy.deepcopy(QUICK_START)
     for node in graph.values():
-        if node["class_type"] == "VAELoader":
-            node["inputs"]["vae_name"] = "small_vae.safetensors"
         node["inputs"].update(changes.get(node["class_type"], {}))
     return graph
 

@@ -203,7 +203,6 @@ def random_job(draw, kind, portrait, cancel, longest):
     graph = copy.deepcopy(QUICK_START)
     for last in ("10", "11", "12"):
         del graph[last]
-    graph["3"]["inputs"]["vae_name"] = "small_vae.safetensors"
     graph["6"]["inputs"] |= portrait
     seconds = draw.uniform(0.1, longest) if cancel != "running" else 4.0
     graph["7"]["inputs"] |= {"start": round(draw.uniform(0, 1), 2), "length": round(seconds, 2)}
@@ -220,9 +219,9 @@ def random_job(draw, kind, portrait, cancel, longest):
     if kind == "video":
         if draw.random() < 0.5:
             chunks = {"chunk_size": draw.randint(1, 8), "context": draw.choice([0, 2])}
-            graph["31"] = node("DiceTalkVideo", samples=latent, vae=["3", 0], fps=12.5, audio=["7", 3], **chunks)
+            graph["31"] = node("DiceTalkVideo", samples=latent, vae=["5", 3], fps=12.5, audio=["7", 3], **chunks)
         else:
-            graph["30"] = node("VAEDecode", samples=latent, vae=["3", 0])
+            graph["30"] = node("VAEDecode", samples=latent, vae=["5", 3])
             graph["31"] = node("CreateVideo", images=["30", 0], fps=12.5, audio=["7", 3])
         graph["32"] = node("SaveVideo", video=["31", 0], filename_prefix="soak", format="auto", codec="auto")
     else:

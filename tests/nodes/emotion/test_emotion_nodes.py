@@ -179,9 +179,8 @@ def test_mixed_timed_clip_driven_and_saved_emotions_each_change_the_video(server
     for number in range(1, 8):
         node = QUICK_START[str(number)]
         graph[str(number)] = {**node, "inputs": dict(node["inputs"])}
-    graph["3"]["inputs"]["vae_name"] = "small_vae.safetensors"
     graph["7"]["inputs"]["length"] = 0.3
-    parts, vae = ["5", 1], ["3", 0]
+    parts, vae = ["5", 1], ["5", 3]
     happy, sad = graph.emotion(parts, "happy"), graph.emotion(parts, "sad")
     mixed = graph.mix([happy, sad], "0.4, 0.6")
     emotions = {
