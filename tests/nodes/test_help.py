@@ -89,6 +89,18 @@ def test_what_a_page_lacks_is_noticed(shown, name, old, new, fault):
     assert old in PAGES[name] and fault in faults(PAGES[name].replace(old, new), shown[name])
 
 
+def test_load_dice_talk_is_the_first_source_that_is_named_of_svds_parts(shown):
+    tooltips = [
+        options["tooltip"]
+        for node in shown.values()
+        for kind, *more in all_of(node["input"]).values()
+        for options in more
+        if kind in ("VAE", "CLIP_VISION")
+    ]
+    assert len(tooltips) == 7  # of Portrait, Re-act, Dialogue and Video
+    assert all(" from Load DICE-Talk" in text.partition("Image Only")[0] for text in tooltips)
+
+
 def test_the_server_gives_the_pages_to_the_frontend(server):
     with urllib.request.urlopen(server.url + "/extensions/comfyui-dice-talk/docs/DiceTalkSampler.md") as page:
         assert "three-way guidance" in page.read().decode()
