@@ -32,11 +32,10 @@ def faults(page, node):
             found.append(f"no {part}")
     if not re.search(r"^- \*\S[^*]*\S\*.*: \S", page.partition("**Common errors**")[2], re.MULTILINE):
         found.append("its common errors tell no remedy")
-    rest = page.partition("| input | range | effect |\n|---|---|---|\n")[2]
     described = {}
-    for row in rest.partition("\n\n")[0].splitlines():
-        names, span, effect = (cell.strip() for cell in row.strip("|").split("|"))
-        described |= {name.strip(): (span, effect) for name in names.split(",")}
+    for line in page.partition("**Inputs**\n\n")[2].partition("\n\n")[0].splitlines():
+        names, span, effect = re.fullmatch(r"- (\*\*\w+\*\*(?:, \*\*\w+\*\*)*)(?: \((.*?)\))?: (\S.*)", line).groups("")
+        described |= {name: (span, effect) for name in re.findall(r"\w+", names)}
     inputs = all_of(node["input"])
     found += [f"{name} is no input" for name in described.keys() - inputs.keys()]
     for name, (kind, *options) in inputs.items():
@@ -76,12 +75,12 @@ def test_a_page_tells_each_input_an_example_and_errors(shown, name):
     [
         ("DiceTalkEmotionBank", "**Example.**", "For instance:", "no Example."),
         ("DiceTalkEmotionBank", "**Common errors**", "**Errors**", "no Common errors"),
-        ("DiceTalkEmotionBank", "| range |", "| |", "mode has no effect"),
+        ("DiceTalkEmotionBank", "**Inputs**", "Inputs", "mode has no effect"),
         ("DiceTalkEmotionBank", "1 to 4096", "1 to 64", "top_k is from 1 to 4096, not '1 to 64'"),
-        ("DiceTalkEmotionBank", "1 to 4096", "", "top_k is from 1 to 4096, not ''"),
+        ("DiceTalkEmotionBank", " (1 to 4096)", "", "top_k is from 1 to 4096, not ''"),
         ("DiceTalkEmotionBank", "full, nearest, top-k", "full, nearest", "mode can be top-k too"),
-        ("DiceTalkEmotionBank", "| compare |", "| comparison |", "comparison is no input"),
-        ("DiceTalkSaveEmotion", "| on, off |", "| |", "overwrite has no range"),
+        ("DiceTalkEmotionBank", "**compare**", "**comparison**", "comparison is no input"),
+        ("DiceTalkSaveEmotion", " (on, off)", "", "overwrite has no range"),
         ("DiceTalkSaveEmotion", "# Save", "# Keep", "its title is not the node's name"),
     ],
 )
