@@ -11,7 +11,6 @@ SELECT = """(kind) => {
     const node = LiteGraph.createNode(kind);
     app.graph.add(node);
     app.canvas.selectItems([node]);
-    app.canvas.fitViewToSelectionAnimated({ duration: 1 });
 }"""
 # What reaches out of the help's column: [tag, its first words, by how many pixels].
 WIDE = """(selector) => {
@@ -34,7 +33,8 @@ def panel(frontend):
     def show(kind):
         frontend.page.evaluate(SELECT, kind)
         if not frontend.page.locator(HELP).is_visible():
-            frontend.page.get_by_test_id("info-button").click()
+            frontend.set("Comfy.RightSidePanel.IsOpen", True)
+            frontend.page.get_by_test_id("panel-tab-info").click()
         title = frontend.page.evaluate("(kind) => LiteGraph.registered_node_types[kind].title", kind)
         frontend.page.locator(HELP).get_by_role("heading", name=title, exact=True).wait_for()
         return frontend.page.locator(HELP)
