@@ -44,10 +44,11 @@ def test_words_are_drawn_in_every_template(frontend, window):
 
 def test_a_template_is_opened_from_the_dialog(frontend, window, renderer):
     frontend.page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    frontend.page.get_by_text("comfyui-dice-talk", exact=True).first.click()
-    frontend.page.get_by_text("4 Emotion from a clip").first.click()
+    frontend.page.get_by_role("dialog").get_by_text("comfyui-dice-talk", exact=True).first.click()
+    frontend.page.get_by_test_id("template-workflow-4 Emotion from a clip").click()
     frontend.page.wait_for_function("app.graph.nodes.some((node) => node.comfyClass === 'DiceTalkEmotionFromClip')")
-    frontend.page.wait_for_function("!document.querySelector('.p-dialog-mask') && app.canvas.low_quality === false")
+    frontend.page.get_by_role("dialog").wait_for(state="hidden")
+    frontend.page.wait_for_function("app.canvas.low_quality === false")
     photograph(frontend, f"template {window} {renderer}")
     assert frontend.page.evaluate("app.canvas.ds.scale") >= 0.571
 
