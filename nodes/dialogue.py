@@ -88,10 +88,14 @@ class DiceTalkDialogue(io.ComfyNode):
                 DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="Stable Video Diffusion's CLIP vision tower (ViT-H, 1024-wide embeddings), for instance "
-                    "from Image Only Checkpoint Loader with svd_xt.safetensors.",
+                    tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint "
+                    "Loader with svd_xt.safetensors has it too.",
                 ),
-                io.Vae.Input("vae", tooltip="Stable Video Diffusion's VAE, for instance from svd_xt.safetensors."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
+                    "svd_xt.safetensors has it too.",
+                ),
                 io.Image.Input("image", tooltip="One picture with all persons, their faces to the camera."),
                 io.Autogrow.Input(
                     "emotions",

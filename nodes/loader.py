@@ -79,13 +79,13 @@ class DiceTalkLoader(io.ComfyNode):
                 DiceTalk.Output(display_name="dicetalk", tooltip="Speech, pose and emotion parts of the checkpoint."),
                 io.ClipVision.Output(
                     display_name="clip_vision",
-                    tooltip="The CLIP vision tower in the checkpoint's stable-video-diffusion-img2vid-xt folder, for "
-                    "DICE-Talk Portrait. Loaded when it is used.",
+                    tooltip="Stable Video Diffusion's CLIP vision tower, for DICE-Talk Portrait, from the checkpoint's "
+                    "folder or svd_xt.safetensors. Loaded when it is used.",
                 ),
                 io.Vae.Output(
                     display_name="vae",
-                    tooltip="The VAE in the checkpoint's stable-video-diffusion-img2vid-xt folder, for DICE-Talk "
-                    "Portrait, DICE-Talk Video, VAE Decode and VAE Encode. Loaded when it is used.",
+                    tooltip="Stable Video Diffusion's VAE, for DICE-Talk Portrait, DICE-Talk Video, VAE Decode and VAE "
+                    "Encode, from the checkpoint's folder or svd_xt.safetensors. Loaded when it is used.",
                 ),
             ],
         )

@@ -36,10 +36,14 @@ class DiceTalkPortrait(io.ComfyNode):
                 io.Image.Input("image", tooltip="One picture of one person. Of a batch, the first is used."),
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="Stable Video Diffusion's CLIP vision tower (ViT-H, 1024-wide embeddings), for instance "
-                    "from Image Only Checkpoint Loader with svd_xt.safetensors.",
+                    tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint "
+                    "Loader with svd_xt.safetensors has it too.",
                 ),
-                io.Vae.Input("vae", tooltip="Stable Video Diffusion's VAE, for instance from svd_xt.safetensors."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
+                    "svd_xt.safetensors has it too.",
+                ),
                 io.Int.Input(
                     "short_side",
                     default=512,
@@ -223,7 +227,7 @@ def encode_latent(vae, pixels):
     if tuple(latent.shape) != expected:
         raise InputError(
             f"vae gave a latent of shape {tuple(latent.shape)} instead of {expected}: it is another model's VAE. "
-            "Connect Stable Video Diffusion's."
+            "Connect the vae of Load DICE-Talk."
         )
     return latent.float()
 
@@ -235,7 +239,6 @@ def encode_clip(clip_vision, picture):
     embeds = clip_vision.encode_image(squashed, crop=False)["image_embeds"]
     if embeds is None:
         raise InputError(
-            "clip_vision gives no projected embedding: it is another model's. Connect Stable Video Diffusion's CLIP "
-            "vision tower (ViT-H)."
+            "clip_vision gives no projected embedding: it is another model's. Connect that of Load DICE-Talk."
         )
     return embeds.float()

@@ -37,10 +37,14 @@ class DiceTalkReact(io.ComfyNode):
                 io.Video.Input("video", tooltip="A video of one person, whose face is looked for in the first frame."),
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="Stable Video Diffusion's CLIP vision tower (ViT-H, 1024-wide embeddings), for instance "
-                    "from Image Only Checkpoint Loader with svd_xt.safetensors.",
+                    tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint "
+                    "Loader with svd_xt.safetensors has it too.",
                 ),
-                io.Vae.Input("vae", tooltip="Stable Video Diffusion's VAE, for instance from svd_xt.safetensors."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
+                    "svd_xt.safetensors has it too.",
+                ),
                 io.Int.Input(
                     "short_side",
                     default=512,

@@ -403,7 +403,11 @@ class DiceTalkVideo(io.ComfyNode):
             search_aliases=["vae decode", "create video", "long video", "streaming", "talking head", "frame rate"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From DICE-Talk Sampler."),
-                io.Vae.Input("vae", tooltip="The VAE of Stable Video Diffusion."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
+                    "svd_xt.safetensors has it too.",
+                ),
                 io.Float.Input(
                     "fps",
                     default=12.5,
@@ -467,7 +471,7 @@ class DiceTalkVideo(io.ComfyNode):
         if latents.shape[1] != LATENT_CHANNELS or getattr(vae, "latent_channels", None) != latents.shape[1]:
             raise InputError(
                 f"samples has {latents.shape[1]} channels and vae is for {getattr(vae, 'latent_channels', 'other')}: "
-                f"wire a latent of {LATENT_CHANNELS} and the VAE of Stable Video Diffusion."
+                f"wire DICE-Talk Sampler's latent, of {LATENT_CHANNELS}, and the vae of Load DICE-Talk."
             )
         from ..dicetalk.media.video import require_subtitles
 

@@ -5,16 +5,16 @@ import io
 
 import numpy as np
 
-from .drawing import label_font
+from .drawing import INK, PAPER, contrast, label_font
 
 _FONT_SIZE = 15
 _PAD = 12
-_BLUE, _WHITE, _RED = (33, 102, 172), (247, 247, 247), (178, 24, 43)
-_INK = (30, 30, 30)
+_BLUE, _GREY, _RED = (80, 165, 240), (62, 62, 62), (240, 105, 85)
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def correlation_image(matrix, labels, title=""):
-    """A labelled heat map of correlations: (N, N) numbers from -1 (blue) over 0 (white) to 1 (red), as a PIL image.
+    """A labelled heat map of correlations: (N, N) numbers from -1 (blue) over 0 (grey) to 1 (red), as a PIL image.
 
     Each cell shows its number; a dash means NaN.
     """
@@ -24,7 +24,7 @@ def correlation_image(matrix, labels, title=""):
 def usage_image(shares, labels, title=""):
     """A labelled heat map of code usage: (N, codes) shares, as a PIL image.
 
-    Colours compare with even use, at which every code has 1 / codes: blue is less, white as much, red more; the bar
+    Colours compare with even use, at which every code has 1 / codes: blue is less, grey as much, red more; the bar
     says how many times. Codes count from 0, and every eighth is labelled.
     """
     times = np.asarray(shares, float) * np.shape(shares)[1]
@@ -73,25 +73,25 @@ def _heat_map(values, rows, columns, title, limits, cell, numbers):
     right, bottom = left + width * len(columns), top + height * len(rows)
     bar = right + 18
     total_width = max(bar + 62, _PAD * 2 + int(font.getlength(title)))
-    image = Image.new("RGB", (total_width, max(bottom, top + 60) + _PAD), "white")
+    image = Image.new("RGB", (total_width, max(bottom, top + 60) + _PAD), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_PAD, _PAD), title, _INK, font)
+    draw.text((_PAD, _PAD), title, INK, font)
     for number, label in enumerate(columns):
         x = left + width * number + width / 2
         if upright:
-            draw.text((x, top - 4), label, _INK, font, anchor="ms")
+            draw.text((x, top - 4), label, INK, font, anchor="ms")
         else:
             _paste_rotated(image, label, font, x, top - 5)
     for row, label in enumerate(rows):
         y = top + height * row
-        draw.text((left - 8, y + height / 2), label, _INK, font, anchor="rm")
+        draw.text((left - 8, y + height / 2), label, INK, font, anchor="rm")
         for column, value in enumerate(values[row]):
             x = left + width * column
             colour = _colour(value, limits)
             draw.rectangle((x, y, x + width - 2, y + height - 2), fill=colour)
             if numbers:
                 text = "-" if np.isnan(value) else f"{value:.2f}"
-                ink = "white" if sum(colour) < 380 else _INK
+                ink = max(_WHITE, _BLACK, key=lambda ink: contrast(ink, colour))
                 draw.text((x + (width - 2) / 2, y + (height - 2) / 2), text, ink, small, anchor="mm")
     _draw_bar(draw, bar, top, max(bottom, top + 60) - 2, limits, small)
     return image
@@ -104,8 +104,8 @@ def _shortened(label, most=28):
 def _paste_rotated(image, label, font, x, bottom):
     from PIL import Image, ImageDraw
 
-    strip = Image.new("RGB", (int(font.getlength(label)) + 4, _FONT_SIZE + 6), "white")
-    ImageDraw.Draw(strip).text((2, (_FONT_SIZE + 6) / 2), label, _INK, font, anchor="lm")
+    strip = Image.new("RGB", (int(font.getlength(label)) + 4, _FONT_SIZE + 6), PAPER)
+    ImageDraw.Draw(strip).text((2, (_FONT_SIZE + 6) / 2), label, INK, font, anchor="lm")
     strip = strip.rotate(90, expand=True)
     image.paste(strip, (int(x - strip.width / 2), int(bottom - strip.height)))
 
@@ -118,14 +118,14 @@ def _draw_bar(draw, x, top, bottom, limits, font):
     centre = top + (high - middle) / (high - low) * (bottom - top)
     labels = [(top, high, "lt"), (centre, middle, "lm"), (bottom, low, "lb")]
     for y, value, anchor in labels:
-        draw.text((x + 19, y), f"{value:.3g}", _INK, font, anchor=anchor)
+        draw.text((x + 19, y), f"{value:.3g}", INK, font, anchor=anchor)
 
 
 def _colour(value, limits):
-    """Blue, white, red from below the limits' middle to above it, evenly on both sides; grey for NaN."""
+    """Blue, grey, red from below the limits' middle to above it, evenly on both sides; nothing for NaN."""
     if np.isnan(value):
-        return (225, 225, 225)
+        return PAPER
     low, middle, high = limits
     share = float(np.clip((value - middle) / max(high - middle, middle - low), -1, 1))
     end = _RED if share >= 0 else _BLUE
-    return tuple(round(white + abs(share) * (colour - white)) for white, colour in zip(_WHITE, end, strict=True))
+    return tuple(round(grey + abs(share) * (colour - grey)) for grey, colour in zip(_GREY, end, strict=True))

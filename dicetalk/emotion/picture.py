@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .drawing import COLOURS, label_font
+from .drawing import COLOURS, EMPTY, FAINT, INK, PAPER, label_font
 from .options import NAMES
 
-_INK, _FAINT, _OTHER = (40, 40, 40), (120, 120, 120), (150, 165, 190)
+_OTHER = (150, 165, 190)
 _SIZE, _PAD, _ROW = 15, 14, 25
 _BAR, _PLOT = 260, (400, 190)
 _LONGEST_LABEL = 26
@@ -73,32 +73,32 @@ def timeline_picture(timeline, priors, title=""):
     width, height = _PLOT
     left, top = _PAD + 34, _PAD + (_SIZE + 10 if title else 0)
     bottom = top + height
-    image = Image.new("RGB", (left + width + 120, bottom + 44), "white")
+    image = Image.new("RGB", (left + width + 120, bottom + 44), PAPER)
     draw = ImageDraw.Draw(image)
     heights = most * (1 - (np.arange(height) + 0.5) / height)
     columns = (np.arange(width) * _SAMPLES // width).clip(max=_SAMPLES - 1)
     band = (heights[:, None, None] > stacked[columns][None]).sum(2)
-    colours = np.array([*(COLOURS[name] for name in names), (255, 255, 255)], np.uint8)
+    colours = np.array([*(COLOURS[name] for name in names), PAPER], np.uint8)
     image.paste(Image.fromarray(colours[band]), (left, top))
-    draw.rectangle((left - 1, top - 1, left + width, bottom), outline=_FAINT)
-    draw.text((_PAD, _PAD), _shortened(title, 70), _INK, label_font(_SIZE, title.isascii()))
+    draw.rectangle((left - 1, top - 1, left + width, bottom), outline=FAINT)
+    draw.text((_PAD, _PAD), _shortened(title, 70), INK, label_font(_SIZE, title.isascii()))
     for value in (0, 1) if most < 1.5 else (0, 1, 2):
         if value <= most:
-            draw.text((left - 6, bottom - height * value / most), str(value), _FAINT, small, anchor="rm")
+            draw.text((left - 6, bottom - height * value / most), str(value), FAINT, small, anchor="rm")
     free = left - 1.0  # where the next time fits
     for key in timeline.keys:
         x = left + (width - 1) * key.time / end
-        for y in range(top, bottom, 8):
-            draw.line((x, y, x, y + 3), fill=_INK)
+        for y in range(top, bottom, 4):  # light and dark in turn: one of them is seen on any colour
+            draw.line((x, y, x, y + 3), fill=PAPER if (y - top) % 8 else INK)
         text = f"{key.time:g} s"
         if x - font.getlength(text) / 2 > free or key is timeline.keys[0]:
-            draw.text((max(x, left + 8), bottom + 5), text, _INK, small, anchor="mt")
+            draw.text((max(x, left + 8), bottom + 5), text, INK, small, anchor="mt")
             free = x + font.getlength(text) / 2 + 4
     for row, name in enumerate(shown):
         y = top + 22 * row
-        draw.rectangle((left + width + 14, y, left + width + 28, y + 12), fill=COLOURS[name], outline=_FAINT)
-        draw.text((left + width + 36, y + 6), name, _INK, small, anchor="lm")
-    draw.text((left, bottom + 24), _note(rest.max()), _FAINT, small)
+        draw.rectangle((left + width + 14, y, left + width + 28, y + 12), fill=COLOURS[name], outline=FAINT)
+        draw.text((left + width + 36, y + 6), name, INK, small, anchor="lm")
+    draw.text((left, bottom + 24), _note(rest.max()), FAINT, small)
     return image
 
 
@@ -123,23 +123,23 @@ def bars(labels, values, title="", note="", percent=False):
     bottom = top + _ROW * len(labels)
     full = max(1.0, *values)
     width = max(left + _BAR + 56, int(_PAD * 2 + font.getlength(_shortened(title, 60))))
-    image = Image.new("RGB", (width, bottom + (_SIZE + 8 if note else 0) + _PAD - 4), "white")
+    image = Image.new("RGB", (width, bottom + (_SIZE + 8 if note else 0) + _PAD - 4), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_PAD, _PAD - 2), _shortened(title, 60), _INK, font)
+    draw.text((_PAD, _PAD - 2), _shortened(title, 60), INK, font)
     for row, (label, value) in enumerate(zip(labels, values, strict=True)):
         y = top + _ROW * row
-        draw.text((left - 10, y + _ROW / 2), label, _INK, font, anchor="rm")
-        draw.rectangle((left, y + 4, left + _BAR, y + _ROW - 5), fill=(240, 240, 240))
+        draw.text((left - 10, y + _ROW / 2), label, INK, font, anchor="rm")
+        draw.rectangle((left, y + 4, left + _BAR, y + _ROW - 5), fill=EMPTY)
         if value > 0.005:
             end = left + max(2, round(_BAR * value / full))
             colour = COLOURS.get(label.split(":")[0], _OTHER)
-            draw.rectangle((left, y + 4, end, y + _ROW - 5), fill=colour, outline=_FAINT)
+            draw.rectangle((left, y + 4, end, y + _ROW - 5), fill=colour, outline=FAINT)
             text = f"{value:.0%}" if percent else f"{value:.2f}"
-            draw.text((left + _BAR + 8, y + _ROW / 2), text, _INK, small, anchor="lm")
+            draw.text((left + _BAR + 8, y + _ROW / 2), text, INK, small, anchor="lm")
     if full > 1.01:
         x = left + _BAR / full
-        draw.line((x, top, x, bottom - 1), fill=_FAINT)
-    draw.text((_PAD, bottom + 4), note, _FAINT, small)
+        draw.line((x, top, x, bottom - 1), fill=FAINT)
+    draw.text((_PAD, bottom + 4), note, FAINT, small)
     return image
 
 

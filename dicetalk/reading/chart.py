@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 
-from ..emotion.drawing import COLOURS, label_font
+from ..emotion.drawing import COLOURS, EMPTY, FAINT, INK, PAPER, label_font
 from ..emotion.options import FPS, NAMES
 
-_INK, _FAINT, _NOTHING = (40, 40, 40), (120, 120, 120), (246, 246, 246)
 _SIZE, _PAD = 15, 16
 _PLOT, _ROW, _GAP = 720, 130, 34
 _LONGEST_NAME = 48
@@ -62,17 +61,17 @@ def _picture(title, name, rows, times, end, heading, weights, notes):
     left, top = _PAD + int(max(font.getlength(label) for label in rows)) + 60, _PAD + 48
     right = left + _PLOT
     bottom = top + len(rows) * (_ROW + _GAP) - _GAP
-    image = Image.new("RGB", (right + 210, max(bottom + 44, top + 9 * 24 + 76)), "white")
+    image = Image.new("RGB", (right + 210, max(bottom + 44, top + 9 * 24 + 76)), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_PAD, _PAD), title + name, _INK, label_font(_SIZE + 3, plain) if not plain else large)
+    draw.text((_PAD, _PAD), title + name, INK, label_font(_SIZE + 3, plain) if not plain else large)
     for number, (label, (track, below, pale)) in enumerate(rows.items()):
         y = top + number * (_ROW + _GAP)
         image.paste(_faded(_areas(track, times, end), pale), (left, y))
-        draw.rectangle((left - 1, y - 1, right, y + _ROW), outline=_FAINT)
-        draw.text((left - 40, y + _ROW / 2 - 9), label, _INK, font, anchor="rm")
-        draw.text((left - 40, y + _ROW / 2 + 9), below, _FAINT, small, anchor="rm")
+        draw.rectangle((left - 1, y - 1, right, y + _ROW), outline=FAINT)
+        draw.text((left - 40, y + _ROW / 2 - 9), label, INK, font, anchor="rm")
+        draw.text((left - 40, y + _ROW / 2 + 9), below, FAINT, small, anchor="rm")
         for share in (0, 0.5, 1):
-            draw.text((left - 6, y + _ROW * (1 - share)), f"{share:.0%}", _FAINT, small, anchor="rm")
+            draw.text((left - 6, y + _ROW * (1 - share)), f"{share:.0%}", FAINT, small, anchor="rm")
         _draw_times(draw, left, y + _ROW, end, small, number == len(rows) - 1)
     _draw_legend(draw, right + 24, top, heading, weights, notes, font, small)
     return image
@@ -89,7 +88,7 @@ def _areas(track, times, end):
     heights = 1 - (np.arange(_ROW) + 0.5) / _ROW
     band = (heights[:, None, None] > shares[None]).sum(2).clip(max=len(NAMES) - 1)
     picture = colours[band]
-    picture[:, np.isnan(shares[:, 0])] = _NOTHING
+    picture[:, np.isnan(shares[:, 0])] = EMPTY
     return Image.fromarray(picture)
 
 
@@ -101,16 +100,16 @@ def _faded(areas, pale):
     """A guess is drawn pale, so that it does not look like something that was read."""
     from PIL import Image
 
-    return Image.blend(areas, Image.new("RGB", areas.size, "white"), 0.65) if pale else areas
+    return Image.blend(areas, Image.new("RGB", areas.size, PAPER), 0.65) if pale else areas
 
 
 def _draw_times(draw, left, bottom, end, font, numbers):
     every = _tick(end)
     for count in range(int(end / every + 1e-6) + 1):
         x = left + _PLOT * count * every / end
-        draw.line((x, bottom, x, bottom + 5), fill=_FAINT)
+        draw.line((x, bottom, x, bottom + 5), fill=FAINT)
         if numbers:
-            draw.text((x, bottom + 8), _clock(count * every, end), _FAINT, font, anchor="mt")
+            draw.text((x, bottom + 8), _clock(count * every, end), FAINT, font, anchor="mt")
 
 
 def _tick(end, most=8):
@@ -130,13 +129,13 @@ def _clock(seconds, end):
 
 
 def _draw_legend(draw, x, y, heading, weights, notes, font, small):
-    draw.text((x, y - 4), heading, _FAINT, small)
+    draw.text((x, y - 4), heading, FAINT, small)
     for row, column in enumerate(np.argsort(-weights, kind="stable")):
         top = y + 22 + 24 * row
-        draw.rectangle((x, top, x + 16, top + 14), fill=COLOURS[NAMES[column]], outline=_FAINT)
-        draw.text((x + 24, top + 7), NAMES[column], _INK, font, anchor="lm")
-        draw.text((x + 160, top + 7), f"{weights[column]:.0%}", _INK, font, anchor="rm")
+        draw.rectangle((x, top, x + 16, top + 14), fill=COLOURS[NAMES[column]], outline=FAINT)
+        draw.text((x + 24, top + 7), NAMES[column], INK, font, anchor="lm")
+        draw.text((x + 160, top + 7), f"{weights[column]:.0%}", INK, font, anchor="rm")
     for row, note in enumerate(notes):
         faint = row > 0
         place = (x, y + 30 + 24 * (len(NAMES) + row))
-        draw.text(place, note, _FAINT if faint else _INK, small if faint else font, anchor="lt")
+        draw.text(place, note, FAINT if faint else INK, small if faint else font, anchor="lt")

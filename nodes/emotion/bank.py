@@ -5,6 +5,7 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
+from ...dicetalk.emotion.drawing import PAPER
 from ...dicetalk.emotion.heat_map import correlation_image, numbers_text, usage_image
 from ...dicetalk.emotion.options import DEFAULT_TOP_K, MAX_TOP_K, MODES, TEMPERATURES, BankOptions
 from ...dicetalk.emotion.parsing import to_text
@@ -131,7 +132,7 @@ def _picture(usage, matrix, labels):
 
 def _stacked(pictures):
     size = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
-    stacked, top = Image.new("RGB", size, "white"), 0
+    stacked, top = Image.new("RGB", size, PAPER), 0
     for picture in pictures:
         stacked.paste(picture, (0, top))
         top += picture.height

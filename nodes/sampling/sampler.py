@@ -246,7 +246,7 @@ def _require_width(model, embeds):
     if embeds.shape[-1] != width:
         raise InputError(
             f"clip_vision gives embeddings {embeds.shape[-1]} wide instead of {width}: it is another model's. Connect "
-            "to DICE-Talk Portrait the clip_vision of Load DICE-Talk, or Stable Video Diffusion's (ViT-H)."
+            "to DICE-Talk Portrait the clip_vision of the same Load DICE-Talk."
         )
 
 

@@ -5,10 +5,13 @@ import pytest
 from emotions import make_priors
 from project import ROOT
 
-from dicetalk.emotion.drawing import COLOURS
+from dicetalk.emotion.drawing import COLOURS, EMPTY, FAINT, INK, PAPER, contrast
+from dicetalk.emotion.heat_map import correlation_image, usage_image
 from dicetalk.emotion.options import NAMES
 from dicetalk.emotion.parsing import parse_emotion
 from dicetalk.emotion.picture import bars, emotion_picture, mix_picture, timeline_picture, weights_of_eight
+from dicetalk.reading.chart import chart, meter_chart
+from dicetalk.reading.clip import Reading
 
 PRIORS = make_priors()
 
@@ -17,6 +20,40 @@ def test_the_page_has_the_colours_of_the_charts():
     text = (ROOT / "web" / "emotion_look.js").read_text(encoding="utf-8")
     page = dict(re.findall(r"^    (\w+): \"(#[0-9a-f]{6})\",$", text, re.MULTILINE))
     assert page == {name: "#" + "".join(f"{part:02x}" for part in colour) for name, colour in COLOURS.items()}
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21) == contrast((255, 255, 255), (0, 0, 0))
+    assert contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(4.48, abs=0.005)
+
+
+def test_words_and_emotions_stand_out_from_the_paper():
+    assert min(contrast(words, paper) for words in (INK, FAINT) for paper in (PAPER, EMPTY)) >= 4.5
+    assert min(contrast(colour, PAPER) for colour in COLOURS.values()) >= 3
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        emotion_picture(PRIORS["fear"], PRIORS, "fear"),
+        timeline_picture(parse_emotion("0s fear; 2s angry", PRIORS), PRIORS, "two"),
+        mix_picture(["sad", "fear"], [1, 1], "a mix"),
+        correlation_image(np.zeros((2, 2)), ["a", "b"], "none"),
+        usage_image(np.full((2, 64), 1 / 64), ["a", "b"], "even"),
+        chart(
+            Reading(
+                None, np.arange(2) + 0.5, {"combined": np.eye(8)[:2]}, {"combined": np.eye(8)[0]}, {"combined": 0.05}
+            )
+        ),
+        meter_chart(np.eye(8)[:2], np.eye(8)[1:3]),
+    ],
+    ids=["emotion", "timeline", "mix", "correlation", "usage", "clip", "meter"],
+)
+def test_charts_are_dark_and_do_not_glare(picture):
+    pixels = np.asarray(picture)
+    assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] == PAPER).all()
+    assert (pixels == INK).all(-1).any()
+    assert (pixels.min(-1) > 200).mean() < 0.1
 
 
 def weights(text, priors=PRIORS):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from emotions import make_priors
 
-from dicetalk.emotion.heat_map import correlation_image, numbers_text, usage_image
+from dicetalk.emotion.drawing import PAPER, contrast
+from dicetalk.emotion.heat_map import _colour, correlation_image, numbers_text, usage_image
 from dicetalk.emotion.mixing import mix
 from dicetalk.emotion.options import BankOptions
 from dicetalk.emotion.timeline import EmotionTimeline, TimelineKey
@@ -89,15 +90,25 @@ def test_correlation_image():
     matrix = correlation(bank_vectors(None, EMOTIONS, "embedding"), PRIORS["neutral"].mean.numpy())
     image = correlation_image(matrix, names, "Correlation")
     assert image.mode == "RGB" and 500 < image.width < 1200 and 400 < image.height < 1200
-    assert {(178, 24, 43), (225, 225, 225), (255, 255, 255)} <= colours(image)  # full correlation, NaN, background
+    assert {(240, 105, 85), (62, 62, 62), PAPER} <= colours(image)  # full correlation, none, background
     opposite = correlation_image(np.array([[1.0, -1.0], [-1.0, 1.0]]), ["a", "b"])
-    reds = (pixels(opposite) == (178, 24, 43)).all(-1).sum()
-    blues = (pixels(opposite) == (33, 102, 172)).all(-1).sum()
+    reds = (pixels(opposite) == (240, 105, 85)).all(-1).sum()
+    blues = (pixels(opposite) == (80, 165, 240)).all(-1).sum()
     assert reds > 2000 and abs(reds - blues) < 0.2 * reds
     for changed in (correlation_image(matrix, names[::-1], "Correlation"), correlation_image(matrix, names, "Other")):
         assert changed.size == image.size and (pixels(changed) != pixels(image)).any()
     numbered = correlation_image(np.where(matrix < 1, matrix * 0.99, matrix), names, "Correlation")
     assert (pixels(numbered) != pixels(image)).any()
+
+
+def test_numbers_stand_out_from_their_cells():
+    """The ink is that of white and black which stands out more."""
+    for value in (float("nan"), *np.linspace(-1, 1, 41)):
+        colour = _colour(value, (-1.0, 0.0, 1.0))
+        assert max(contrast(colour, ink) for ink in ((255, 255, 255), (0, 0, 0))) >= 4.5
+    for value, ink in ((1.0, 0), (0.0, 255)):
+        cell = pixels(correlation_image(np.full((1, 1), value), ["a"]))
+        assert (abs(cell - ink) < 12).all(-1).any()
 
 
 def test_long_and_foreign_labels_fit():
@@ -111,7 +122,7 @@ def test_usage_image(model):
     image = usage_image(shares, list(PRIORS), "Usage")
     assert image.mode == "RGB" and image.height > 8 * 26 and image.width > 16 * 14
     even = usage_image(np.full((2, 64), 1 / 64), ["a", "b"])
-    assert (247, 247, 247) in colours(even)
+    assert (62, 62, 62) in colours(even)
     single = np.zeros((1, 64))
     single[0, 5] = 1
-    assert (178, 24, 43) in colours(usage_image(single, ["a"]))
+    assert (240, 105, 85) in colours(usage_image(single, ["a"]))

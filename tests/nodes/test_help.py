@@ -32,11 +32,10 @@ def faults(page, node):
             found.append(f"no {part}")
     if not re.search(r"^- \*\S[^*]*\S\*.*: \S", page.partition("**Common errors**")[2], re.MULTILINE):
         found.append("its common errors tell no remedy")
-    rest = page.partition("| input | range | effect |\n|---|---|---|\n")[2]
     described = {}
-    for row in rest.partition("\n\n")[0].splitlines():
-        names, span, effect = (cell.strip() for cell in row.strip("|").split("|"))
-        described |= {name.strip(): (span, effect) for name in names.split(",")}
+    for line in page.partition("**Inputs**\n\n")[2].partition("\n\n")[0].splitlines():
+        names, span, effect = re.fullmatch(r"- (\*\*\w+\*\*(?:, \*\*\w+\*\*)*)(?: \((.*?)\))?: (\S.*)", line).groups("")
+        described |= {name: (span, effect) for name in re.findall(r"\w+", names)}
     inputs = all_of(node["input"])
     found += [f"{name} is no input" for name in described.keys() - inputs.keys()]
     for name, (kind, *options) in inputs.items():
@@ -76,17 +75,29 @@ def test_a_page_tells_each_input_an_example_and_errors(shown, name):
     [
         ("DiceTalkEmotionBank", "**Example.**", "For instance:", "no Example."),
         ("DiceTalkEmotionBank", "**Common errors**", "**Errors**", "no Common errors"),
-        ("DiceTalkEmotionBank", "| range |", "| |", "mode has no effect"),
+        ("DiceTalkEmotionBank", "**Inputs**", "Inputs", "mode has no effect"),
         ("DiceTalkEmotionBank", "1 to 4096", "1 to 64", "top_k is from 1 to 4096, not '1 to 64'"),
-        ("DiceTalkEmotionBank", "1 to 4096", "", "top_k is from 1 to 4096, not ''"),
+        ("DiceTalkEmotionBank", " (1 to 4096)", "", "top_k is from 1 to 4096, not ''"),
         ("DiceTalkEmotionBank", "full, nearest, top-k", "full, nearest", "mode can be top-k too"),
-        ("DiceTalkEmotionBank", "| compare |", "| comparison |", "comparison is no input"),
-        ("DiceTalkSaveEmotion", "| on, off |", "| |", "overwrite has no range"),
+        ("DiceTalkEmotionBank", "**compare**", "**comparison**", "comparison is no input"),
+        ("DiceTalkSaveEmotion", " (on, off)", "", "overwrite has no range"),
         ("DiceTalkSaveEmotion", "# Save", "# Keep", "its title is not the node's name"),
     ],
 )
 def test_what_a_page_lacks_is_noticed(shown, name, old, new, fault):
     assert old in PAGES[name] and fault in faults(PAGES[name].replace(old, new), shown[name])
+
+
+def test_load_dice_talk_is_the_first_source_that_is_named_of_svds_parts(shown):
+    tooltips = [
+        options["tooltip"]
+        for node in shown.values()
+        for kind, *more in all_of(node["input"]).values()
+        for options in more
+        if kind in ("VAE", "CLIP_VISION")
+    ]
+    assert len(tooltips) == 7  # of Portrait, Re-act, Dialogue and Video
+    assert all(" from Load DICE-Talk" in text.partition("Image Only")[0] for text in tooltips)
 
 
 def test_the_server_gives_the_pages_to_the_frontend(server):

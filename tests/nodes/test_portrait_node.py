@@ -100,7 +100,7 @@ def test_alpha_is_left_out_and_clip_sees_a_square(module):
 @pytest.mark.parametrize(
     "change, problem",
     [
-        ({"vae": Vae(16)}, "vae gave a latent of shape .* another model's VAE"),
+        ({"vae": Vae(16)}, "vae gave a latent of shape .* another model's VAE. Connect the vae of Load DICE-Talk"),
         ({"bboxes": [[]]}, "bboxes holds no box"),
         ({"bboxes": "face"}, "bboxes does not hold boxes"),
         ({"bboxes": BOX | {"x": 500.0}}, "outside the image"),

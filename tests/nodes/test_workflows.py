@@ -227,7 +227,7 @@ def test_comfyui_lists_the_blueprint(server):
 
 
 def test_nodes_are_in_coloured_groups_and_words_are_drawn(workflow):
-    assert workflow["extra"]["ds"]["scale"] >= 0.6
+    assert workflow["extra"]["ds"]["scale"] >= 0.6 and workflow["extra"]["dicetalk_template"]
     groups = workflow["groups"]
     assert {group["title"] for group in groups} <= {"Models", "Who", "What", "How", "Result"}
     assert len({group["color"] for group in groups}) == len({group["title"] for group in groups}) >= 4

@@ -254,7 +254,7 @@ class Sheet:
             "links": self.links,
             "groups": list(self._frames()),
             "config": {},
-            "extra": {"ds": {"scale": SCALE, "offset": [120, 190]}},
+            "extra": {"ds": {"scale": SCALE, "offset": [120, 190]}, "dicetalk_template": True},  # web/template_view.js
             "version": 0.4,
             **definitions,
         }
