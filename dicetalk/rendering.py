@@ -79,15 +79,11 @@ class Sampled:
 
     def text(self) -> str:
         """What the meter says, in one line; "" without it."""
-        from .emotion.options import NAMES
-
         if self.read is None:
             return ""
-        mean = self.read.mean(0)
-        strongest = ", ".join(
-            f"{NAMES[place]} {mean[place]:.0%}" for place in (-mean).argsort()[:3] if mean[place] >= 0.01
-        )
-        text = f"The network reads {strongest}; {self.scores[self.seed]:.0%} as asked."
+        from .sampling.meter import strongest
+
+        text = f"The network reads {strongest(self.read)}; {self.scores[self.seed]:.0%} as asked."
         if len(self.scores) > 1:
             others = ", ".join(f"{seed}: {score:.1%}" for seed, score in self.scores.items())
             text += f" Seed {self.seed} is kept ({others})."

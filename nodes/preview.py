@@ -1,8 +1,10 @@
 """The pictures that nodes show of what they did."""
 
+import comfy.utils
 import numpy as np
 import torch
 from comfy_api.latest import ui
+from PIL import Image
 
 from ..dicetalk.checkpoints.finding import resolve_checkpoint
 from ..dicetalk.checkpoints.priors import load_priors
@@ -17,6 +19,23 @@ from .loader import checkpoint_roots
 def shown(picture, cls):
     """The `ui` of a NodeOutput that shows a PIL image in the node."""
     return ui.PreviewImage(torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None], cls=cls)
+
+
+def show_while_running(chart, preview, done, total):
+    """Show a PIL image as the preview of the node that is being executed, to the right of ComfyUI's own preview.
+
+    Args:
+        chart: the image.
+        preview: what ComfyUI's previewer gives, a PIL image; None where previews are off.
+        done, total: steps, for the progress bar.
+    """
+    if isinstance(preview, Image.Image):  # other packs replace the previewer by their own
+        left = preview.resize((round(preview.width * chart.height / preview.height), chart.height))
+        both = Image.new("RGB", (left.width + chart.width, chart.height))
+        both.paste(left, (0, 0))
+        both.paste(chart, (left.width, 0))
+        chart = both
+    comfy.utils.ProgressBar(total).update_absolute(done, total, ("JPEG", chart, None))
 
 
 def shown_emotion(emotion, priors, cls):

@@ -21,16 +21,19 @@ _RAW_SUFFIXES = set(
     ".x3f".split()
 )
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0", b"MMOR", b"FOVb", b"\0MRM")
-_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of a TIFF
+_SUBFILE_TYPE, _PHOTOMETRIC, _DNG_VERSION = 254, 262, 50706  # tags of a TIFF
+_WHITE_IS_ZERO = 0
+_USUAL_GAMMA = 1 / 2.2
 
 
 def load_image(path):
     """Read an image as upright 8-bit sRGB.
 
-    Turned as its EXIF orientation says; transparent parts put on white; 16-bit and float greyscale scaled to 8 bits;
-    colours converted through the embedded profile if there is one (so CMYK and wide-gamut photographs keep their
-    look). Of an animation the first frame is taken. HEIC is read by the package pillow-heif, and a camera's raw file is
-    developed by rawpy, with the camera's white balance, where these are installed.
+    Turned as its EXIF orientation says; transparent parts put on white, unless all is transparent, where the colours
+    are the picture; 16-bit and float greyscale scaled to 8 bits; colours converted through the embedded profile if
+    there is one (so CMYK and wide-gamut photographs keep their look), else by the gamma that a PNG names. Of an
+    animation the first frame is taken. HEIC is read by the package pillow-heif, and a camera's raw file is developed by
+    rawpy, with the camera's white balance, where these are installed.
 
     Args:
         path: image file.
@@ -56,7 +59,12 @@ def load_image(path):
             Image.init()
             with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                rgb = _to_rgb(ImageOps.exif_transpose(image))
+                # Pillow turns a negative of 8 bits over by itself.
+                negative = (
+                    image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+                )
+                return ImageOps.invert(rgb) if negative else rgb
     except Image.DecompressionBombError as error:
         raise InputError(
             f"{path} has too many pixels ({reason(error)}): make it smaller, for instance 4000 pixels wide."
@@ -159,15 +167,17 @@ def _to_rgb(image):
 
     if image.mode == "F" or image.mode.startswith("I"):
         return _scale_to_8_bits(image).convert("RGB")
-    profile = image.info.get("icc_profile")
+    info = image.info
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        colours = _apply_profile(image.convert("RGB"), profile)
+        whole = image.convert("RGBA")
+        alpha = whole.getchannel("A")
+        colours = _in_srgb(image.convert("L") if image.mode == "LA" else whole.convert("RGB"), info)
+        if alpha.getextrema()[1] == 0:  # a channel that some programs leave empty
+            return colours
         flat = Image.new("RGB", image.size, _WHITE)
         flat.paste(colours, mask=alpha)
         return flat
-    return _apply_profile(image, profile)
+    return _in_srgb(image.convert("RGB") if image.mode == "P" else image, info)
 
 
 def _scale_to_8_bits(image):
@@ -194,17 +204,24 @@ def _scale_to_8_bits(image):
     return Image.fromarray(grey)
 
 
-def _apply_profile(image, profile):
-    """To sRGB through the embedded colour profile; by Pillow's plain rules where there is none that fits."""
+def _in_srgb(image, info):
+    """To sRGB through the embedded colour profile, or by a PNG's gamma; by Pillow's plain rules where neither fits."""
+    profile, gamma = info.get("icc_profile"), info.get("gamma")
     if profile and image.mode in ("RGB", "CMYK", "L"):
         from PIL import ImageCms
 
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
-            pass
-    return image.convert("RGB")
+        # Greyscale may have the profile of colours.
+        for form in (image, image.convert("RGB")):
+            try:
+                source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+                return ImageCms.profileToProfile(form, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            except (ImageCms.PyCMSError, OSError):
+                pass
+    image = image.convert("RGB")
+    if profile or "srgb" in info or not gamma or abs(gamma - _USUAL_GAMMA) < 0.02:
+        return image
+    table = [round(255 * (value / 255) ** (_USUAL_GAMMA / gamma)) for value in range(256)]
+    return image.point(table * 3)
 
 
 def save_png(image, path):

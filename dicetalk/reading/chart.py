@@ -39,15 +39,17 @@ def meter_chart(read, asked, name="video"):
     """What the network itself reads in a video that it made, over time, below what was asked, as a PIL image.
 
     Args:
-        read, asked: (N, 8) shares as NAMES, a row for each frame at 12.5 frames a second.
+        read, asked: (N, 8) shares as NAMES, a row for each frame at 12.5 frames a second. Frames of `read` that are
+            NaN are left blank, and do not count; not all may be.
         name: what the video is called, for the title.
     """
+    known = ~np.isnan(read).any(1)
     times = (np.arange(len(read)) + 0.5) / FPS
     rows = {"asked": (asked, "", False), "read": (read, "", False)}
-    common = float(np.minimum(read, asked).sum(1).mean())
+    common = float(np.minimum(read[known], asked[known]).sum(1).mean())
     notes = [f"{common:.0%} as asked"]
     return _picture(
-        "Emotion that the network reads in ", name, rows, times, len(read) / FPS, "read", read.mean(0), notes
+        "Emotion that the network reads in ", name, rows, times, len(read) / FPS, "read", read[known].mean(0), notes
     )
 
 

@@ -75,6 +75,14 @@ class Meter:
         mean = np.mean(kept, axis=0)
         return f"reads {NAMES[mean.argmax()]} {mean.max():.0%}"
 
+    def seen(self, num_frames: int) -> np.ndarray:
+        """(N, 8) shares of each frame as it was watched last, as NAMES; NaN where none was."""
+        shares = np.full((num_frames, len(NAMES)), np.nan)
+        for frame, row in self._seen.items():
+            if frame < num_frames:
+                shares[frame] = row
+        return shares
+
     def read_clip(
         self,
         conditions: Conditions,
@@ -155,6 +163,12 @@ def asked_shares(emotion, priors, num_frames: int) -> np.ndarray:
     values, index = frame_emotions(emotion, num_frames)
     weights = weights_of_eight(np.stack([value.mean.numpy() for value in values]), priors)[0]
     return (weights / weights.sum(1, keepdims=True))[index.numpy()]
+
+
+def strongest(read: np.ndarray) -> str:
+    """ "happy 83%, neutral 12%": the means over the frames of the three largest of (N, 8) shares, as NAMES."""
+    mean = read.mean(0)
+    return ", ".join(f"{NAMES[place]} {mean[place]:.0%}" for place in (-mean).argsort()[:3] if mean[place] >= 0.01)
 
 
 def as_asked(read: np.ndarray, asked: np.ndarray) -> float:

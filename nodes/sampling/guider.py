@@ -9,20 +9,25 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
+import latent_preview
+import numpy as np
 import torch
 
 from ...dicetalk.errors import InputError
 from ...dicetalk.memory import is_out_of_memory
+from ...dicetalk.reading.chart import meter_chart
 from ...dicetalk.sampling.conditions import Conditions
 from ...dicetalk.sampling.economy import Economy, too_large
 from ...dicetalk.sampling.finite import require_finite_latents
 from ...dicetalk.sampling.guidance import BRANCHES, CONDITIONAL, UNCONDITIONAL, guide, needed_branches, scales_at
+from ...dicetalk.sampling.meter import SIGMAS, as_asked, strongest
 from ...dicetalk.sampling.reuse import DeepCache, GuidanceReuse
 from ...dicetalk.sampling.shares import shared_out
 from ...dicetalk.sampling.speed import NOTHING
 from ...dicetalk.sampling.windows import WINDOW, clamped_plan, joined, plan_with_smaller, window_plan
+from ..preview import show_while_running
 from ..progress import TimeLeft, say
-from .model import DEEP_CACHE, DiceTalkModel, Shared
+from .model import DEEP_CACHE, WATCH, DiceTalkModel, Shared
 
 _CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
 # One model call a step, at the step's own sigma; frames meet only inside the model. Then no window goes to waste.
@@ -73,6 +78,10 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             `dicetalk.sampling.economy.Economy`.
         savings: what the steps leave out. Where functions after guidance need every branch's prediction, guidance is
             computed at every step all the same; with EasyCache on the MODEL, so are the inner levels.
+        meter: `dicetalk.sampling.meter.Meter` that reads the middle features of the conditional branch in every
+            window, and in the end the clip, where the sigmas go down to its own. A chart of what it read last is shown
+            beside the preview, after each step. None for none.
+        asked: (N, 8), what the emotion asks for, of `dicetalk.sampling.meter.asked_shares`; with a meter.
 
     Raises:
         InputError: the MODEL is another kind of model.
@@ -89,6 +98,8 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         guidance_interval=None,
         smaller_windows=False,
         savings=NOTHING,
+        meter=None,
+        asked=None,
     ):
         if not isinstance(model_patcher.model, DiceTalkModel):
             kind = type(model_patcher.model).__name__
@@ -99,6 +110,7 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self.overlap, self.shift = overlap, shift
         self.guidance_interval = guidance_interval
         self.smaller_windows, self.savings = smaller_windows, savings
+        self.meter, self._asked = meter, asked
         self.cfg = emotion_scale
         self.uuid = uuid.uuid4()
         self.model_options: dict = comfy.model_patcher.create_model_options_clone(self.model_options)
@@ -140,6 +152,11 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         self._time_left = TimeLeft()
         self._reuse = GuidanceReuse(self.savings.guidance_reuse)
         self._deep_cache = self._new_deep_cache(frames + extra)
+        if self.meter is not None:
+            patcher = self.model_patcher
+            self._previewer = latent_preview.get_previewer(patcher.load_device, patcher.model.latent_format)
+            self._preview = None
+            self._reads_clip = len(sigmas) > 0 and float(sigmas[-1]) <= min(SIGMAS)
         self._plans = {WINDOW: self._window_plan(frames, max(len(sigmas) - 1, 1), sampler)}
         self._economy = Economy(
             WINDOW,
@@ -149,7 +166,9 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         )
 
         def report(step, x0, x, total_steps):
-            return callback(step, x0[:frames], x[:frames], total_steps)
+            callback(step, x0[:frames], x[:frames], total_steps)
+            if self.meter is not None:
+                self._show_reading(step + 1, total_steps, x0[:frames])
 
         samples = super().sample(
             _with_extra_noise(noise, frames, seed)[: frames + extra],
@@ -162,7 +181,16 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             seed,
         )
         require_finite_latents(samples, "weight_dtype of Load DICE-Talk", "reference_scale and emotion_scale")
+        if self.meter is not None and self._reads_clip:
+            read = self.meter.shares
+            say(f"the network reads {strongest(read)}; {as_asked(read, self._asked):.0%} as asked")
+            steps = max(len(sigmas) - 1, 1)
+            show_while_running(self.chart(), self._preview, steps, steps)
         return samples[:frames]
+
+    def chart(self):
+        """A PIL image of what was asked, and what the meter reads in the finished clip, over time."""
+        return meter_chart(self.meter.shares, self._asked, "the clip")
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         """The guided, denoised latents (N + 25, 4, h, w) at the sigmas `timestep` (N + 25,)."""
@@ -195,6 +223,8 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         options.pop("context_handler", None)  # the windows are the method's own
         if self._deep_cache is not None:
             options["transformer_options"][DEEP_CACHE] = self._deep_cache, self._step
+        if self.meter is not None:
+            options["transformer_options"][WATCH] = self._watch
         two_way = bool(model_options.get("sampler_post_cfg_function"))
         scales = scales_at(float(timestep[0]), self.reference_scale, self.emotion_scale, self.guidance_interval)
         branches = BRANCHES if two_way else needed_branches(*scales)
@@ -298,7 +328,9 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
         """Say which window was sampled, and how long the rest may take; the log has a line for each step."""
         steps = len(self._plans[WINDOW])
         left = self._time_left.after((self._step + window / windows) / steps)
-        say(f"step {self._step + 1} of {steps}, window {window} of {windows}, {left}", in_log=window == windows)
+        text = f"step {self._step + 1} of {steps}, window {window} of {windows}, {left}"
+        reads = "" if self.meter is None else self.meter.text(self.conditions.num_frames)
+        say(f"{text}; {reads}" if reads else text, in_log=window == windows)
 
     def _denoise(self, model, x, timestep, frames, branches, options):
         """Each branch's prediction for a window: ComfyUI batches them as memory allows, or one after the other."""
@@ -309,6 +341,42 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
             conds = [self._conds(branch, frames, x.device) for branch in group]
             parts |= zip(group, comfy.samplers.calc_cond_batch(model, conds, x, timestep, options))
         return parts
+
+    def _watch(self, features, rows):
+        """Show the meter the rows of the conditional branch that were computed."""
+        places = [place for place, (branch, _) in enumerate(rows) if branch == CONDITIONAL]
+        places = [place for place, known in zip(places, features[places].isfinite().all(1).tolist()) if known]
+        if places:
+            self.meter.watch(features[places][..., None, None], [rows[place][1] for place in places])
+
+    def _show_reading(self, done, total, x0):
+        """Show the chart of what was read last, beside the preview of the latents x0 (N, 4, h, w)."""
+        seen = self.meter.seen(self.conditions.num_frames)
+        self._preview = self._previewer and self._previewer.decode_latent_to_preview(x0)
+        if not np.isnan(seen).all():
+            show_while_running(meter_chart(seen, self._asked, f"step {done} of {total}"), self._preview, done, total)
+
+    def _read_clip(self, samples, device):
+        """Let the meter read the finished clip, (N + 25, 4, h, w) unscaled."""
+        latents = self.inner_model.process_latent_in(samples[: self.conditions.num_frames].to(device)).float()
+        # Without what other nodes hang on the MODEL, such as caches, which count the sampler's steps.
+        inside = dict(self.model_options.get("transformer_options", {}))
+        inside.pop("wrappers", None)
+
+        def features_of(noisy, sigma, frames):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            seen = {}
+            inside[WATCH] = lambda features, rows: seen.update(zip([frame for _, frame in rows], features))
+            conds = [self._conds(CONDITIONAL, frames, device)]
+            timestep = torch.full((len(frames),), sigma, device=device)
+            comfy.samplers.calc_cond_batch(self.inner_model, conds, noisy, timestep, {"transformer_options": inside})
+            return torch.stack([seen[frame] for frame in frames])[..., None, None]
+
+        def read():
+            self.meter.read_clip(self.conditions, latents, features_of, self._economy.window)
+
+        say("reading the emotion of the finished clip", in_log=False)
+        self._economy.attempt(self._too_large, read)
 
     @property
     def _windows(self):
@@ -342,7 +410,10 @@ class DiceTalkGuider(comfy.samplers.CFGGuider):
     def inner_sample(self, noise, latent_image, device, *args, **kwargs):
         self._shared = {}
         try:
-            return super().inner_sample(noise, latent_image, device, *args, **kwargs)
+            samples = super().inner_sample(noise, latent_image, device, *args, **kwargs)
+            if self.meter is not None and self._reads_clip:
+                self._read_clip(samples, device)
+            return samples
         finally:
             del self._shared
 

@@ -24,6 +24,9 @@ from .operations import use_operations
 
 # In transformer_options: a `dicetalk.sampling.reuse.DeepCache` and the step; or the UNet's `deep` and `deep_out`.
 DEEP_CACHE, _DEEP = "dicetalk_deep_cache", "dicetalk_deep"
+# In transformer_options: a function that gets what the mid block gives, (rows, channels) float32 means over the
+# picture, and the (branch, frame) of each row; or room for those means.
+WATCH, _MIDDLE = "dicetalk_watch", "dicetalk_middle"
 # How ComfyUI's Save Model names things.
 _SAVED_PREFIX = "model.diffusion_model."
 _SAVED_SETTINGS = {"edm_vpred.sigma_max": "sigma_max", "edm_vpred.sigma_min": "sigma_min"}
@@ -94,7 +97,8 @@ class NativeUNet(DiceTalkUNet):
             return optimized_attention(query, key, value, heads, transformer_options=transformer_options)
 
         batch, frames = audio_tokens.shape[:2]
-        (predicted,) = super().forward(
+        middle = transformer_options.get(_MIDDLE)
+        predicted, *features = super().forward(
             x.unflatten(0, (batch, frames)),
             timesteps.unflatten(0, (batch, frames))[:, 0],
             encoder_hidden_states=clip_embeds,
@@ -107,8 +111,11 @@ class NativeUNet(DiceTalkUNet):
             emotion_scale=emotion_scale,
             attention=attention,
             return_dict=False,
+            mid_features=middle is not None,
             **transformer_options.get(_DEEP, {}),
         )
+        if middle is not None:
+            middle.copy_(features[0].float().mean((-2, -1)))
         return predicted.flatten(0, 1)
 
 
@@ -123,20 +130,28 @@ class DiceTalkModel(comfy.model_base.BaseModel):
     def apply_model(self, x, t, transformer_options={}, **kwargs):
         """As `BaseModel.apply_model`; the guider names every row of a branch, and wrappers see one name per row.
 
-        What the UNet takes from the cache of inner levels, and gives to it, are tensors, so that it compiles.
+        What the UNet takes from the cache of inner levels, and what it gives to it and to a watcher, are tensors, so
+        that it compiles.
         """
         rows = [row for branch in transformer_options.get("uuids", ()) for row in branch]
         options = transformer_options | {"uuids": rows}
-        if DEEP_CACHE not in options:
+        watch, (cache, step) = options.pop(WATCH, None), options.pop(DEEP_CACHE, (None, 0))
+        if watch is None and cache is None:
             return super().apply_model(x, t, transformer_options=options, **kwargs)
-        cache, step = options.pop(DEEP_CACHE)
-        frames = [(branch, frame) for _, branch, frame in rows]
-        options[_DEEP] = deep = deep_buffers(
-            self.diffusion_model, cache, step, frames, x[0], self.get_dtype_inference()
-        )
+        frames, deep, middle = [(branch, frame) for _, branch, frame in rows], {}, None
+        if cache is not None:
+            options[_DEEP] = deep = deep_buffers(
+                self.diffusion_model, cache, step, frames, x[0], self.get_dtype_inference()
+            )
+        if watch is not None and "deep" not in deep:  # which leaves the mid block out
+            # Caches that other nodes hang on the MODEL may leave out the UNet, and what is here with it.
+            channels = self.diffusion_model.config.block_out_channels[-1]
+            options[_MIDDLE] = middle = x.new_full((len(frames), channels), math.nan, dtype=torch.float32)
         result = super().apply_model(x, t, transformer_options=options, **kwargs)
         if "deep_out" in deep:
             cache.put(frames, deep["deep_out"])
+        if middle is not None:
+            watch(middle, frames)
         return result
 
     def extra_conds(self, **kwargs):

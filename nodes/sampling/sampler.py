@@ -17,6 +17,7 @@ from ...dicetalk.sampling.conditions import STRONGEST, Conditions
 from ...dicetalk.sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
 from ...dicetalk.sampling.speed import ALIGN_YOUR_STEPS, MOST_SKIPPED, PUBLISHED, SPEEDS, Savings
 from ..checks import require_finite
+from ..preview import shown
 from ..types import Audio, DiceTalk, Emotion, Portrait
 
 # Tensors of a clip's latents that sampling holds in main memory at one time, on the CPU and with a GPU; most of them
@@ -179,6 +180,18 @@ def _window_inputs():
     ]
 
 
+def _meter_input():
+    return io.Boolean.Input(
+        "meter",
+        default=False,
+        optional=True,
+        advanced=True,
+        tooltip="Show what emotion the network's own classifier reads while it samples, in a chart beside the preview, "
+        "and in the finished clip. The frames stay the same. For each checkpoint `python -m dicetalk emotion classes` "
+        "is needed once.",
+    )
+
+
 def make_guider(
     model,
     dicetalk,
@@ -199,6 +212,7 @@ def make_guider(
     guidance_reuse=1,
     deep_cache=1,
     clamp_windows=False,
+    meter=False,
 ):
     """The guider, and the LATENT to start from: the portrait's once per frame, or a video's, (frames, 4, h, w)."""
     from .guider import DiceTalkGuider as Guider  # diffusers is slow to import: only when first used
@@ -213,6 +227,7 @@ def make_guider(
     )
     _require_width(model, portrait.clip_embeds)
     frames = len(audio_features.tokens)
+    reading = _reading(dicetalk, emotion, frames) if meter else {}
     latent = portrait.latent if len(portrait.latent) == 1 else fitted(portrait.latent, frames)
     savings = Savings(guidance_reuse, deep_cache, clamp_windows)
     _require_memory(model, frames, latent[:1], audio_features.tokens[:1], emotion, savings)
@@ -235,8 +250,17 @@ def make_guider(
         raise InputError(f"guidance_to is {guidance_to:g}, above guidance_from, {guidance_from:g}: sigmas fall.")
     interval = (guidance_to, guidance_from)
     scales = reference_scale, emotion_scale
-    guider = Guider(model, conditions, *scales, overlap, shift, interval, smaller_windows, savings)
+    guider = Guider(model, conditions, *scales, overlap, shift, interval, smaller_windows, savings, **reading)
     return guider, {"samples": latent.repeat(frames // len(latent), 1, 1, 1)}
+
+
+def _reading(dicetalk, emotion, frames):
+    """The guider's arguments for a meter; InputError where the checkpoint's classifier cannot be one."""
+    from ...dicetalk.sampling.meter import Meter, asked_shares
+
+    if "neutral" not in dicetalk.priors:
+        raise InputError("The checkpoint's priors lack neutral, from which the meter measures: switch off meter.")
+    return {"meter": Meter.of(dicetalk.checkpoint), "asked": asked_shares(emotion, dicetalk.priors, frames)}
 
 
 def _require_width(model, embeds):
@@ -294,7 +318,7 @@ class DiceTalkGuider(io.ComfyNode):
             description="Three-way guidance over sliding windows as a GUIDER for SamplerCustomAdvanced, with any "
             "sampler, sigmas and noise.",
             search_aliases=["guider", "talking head", "lip sync"],
-            inputs=_inputs() + _window_inputs(),
+            inputs=[*_inputs(), *_window_inputs(), _meter_input()],
             outputs=[
                 io.Guider.Output(display_name="guider"),
                 io.Latent.Output(display_name="latent", tooltip="Where sampling starts: the portrait, once per frame."),
@@ -363,6 +387,7 @@ class DiceTalkSampler(io.ComfyNode):
                     tooltip="How much noise sampling starts with: 1 for a portrait. With a video from DICE-Talk "
                     "Re-act, 0.4 to 0.7 keep the head and the place; the less, the nearer to the video.",
                 ),
+                _meter_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -373,11 +398,18 @@ class DiceTalkSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed, steps, sampler_name, scheduler, **inputs) -> io.NodeOutput:
-        return io.NodeOutput({"samples": sample(seed, steps, sampler_name, scheduler, **inputs)})
+        samples, guider = _sampled(seed, steps, sampler_name, scheduler, **inputs)
+        chart = shown(guider.chart(), cls) if inputs.get("meter") else None
+        return io.NodeOutput({"samples": samples}, ui=chart)
 
 
-def sample(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0, **inputs):
+def sample(seed, steps, sampler_name, scheduler, **inputs):
     """The sampled latents (frames, 4, h, w), unscaled; the inputs are those of DICE-Talk Sampler."""
+    return _sampled(seed, steps, sampler_name, scheduler, **inputs)[0]
+
+
+def _sampled(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0, **inputs):
+    """`sample`, and the guider that did it."""
     require_finite(denoise=denoise)
     if speed != PUBLISHED:
         chosen = dict(SPEEDS[speed])
@@ -397,4 +429,4 @@ def sample(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0, *
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-    return samples.to(comfy.model_management.intermediate_device())
+    return samples.to(comfy.model_management.intermediate_device()), guider

@@ -1,11 +1,13 @@
 """Pictures as phones and cameras write them: the same files as a portrait and as a clip."""
 
 import errno
+import struct
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from dicetalk.errors import InputError
 from dicetalk.media.image import is_still, load_image, save_png
@@ -135,3 +137,63 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="a.png cannot be written: the disk is full"):
         save_png(Image.new("RGB", (4, 4)), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def linear_profile():
+    """sRGB's profile with a curve of gamma 1 in place of its own: 55 of 255 in it look like 128."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for number in range(int.from_bytes(data[128:132], "big")):
+        entry = 132 + 12 * number
+        if data[entry : entry + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+            start = int.from_bytes(data[entry + 4 : entry + 8], "big")
+            data[start : start + 16] = b"para" + bytes(8) + (1 << 16).to_bytes(4, "big")
+            data[entry + 8 : entry + 12] = (16).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P of RGB", "P of RGBA"])
+def test_the_profile_counts_for_palettes_and_greyscale_too(tmp_path, mode):
+    palette, mode = mode.startswith("P"), mode.split()[-1]
+    picture = Image.new("L", (16, 8), 55).convert(mode)
+    if palette:
+        picture = picture.quantize(4)
+    assert picture.mode == ("P" if palette else mode)
+    picture.save(tmp_path / "linear.png", icc_profile=linear_profile())
+    np.testing.assert_allclose(np.asarray(load_image(tmp_path / "linear.png")), 128, atol=2)
+
+
+def test_the_gamma_of_a_png_counts_unless_something_better_is_there(tmp_path):
+    def seen(**chunks):
+        extra = PngInfo()
+        for name, data in chunks.items():
+            extra.add(name.encode(), data)
+        Image.new("RGB", (16, 8), (55, 55, 55)).save(tmp_path / "a.png", pnginfo=extra)
+        return np.asarray(load_image(tmp_path / "a.png"))[0, 0].tolist()
+
+    linear, usual = ((100000).to_bytes(4, "big"), (45455).to_bytes(4, "big"))
+    assert seen(gAMA=linear) == [127] * 3
+    assert seen(gAMA=usual) == seen(gAMA=linear, sRGB=b"\0") == seen(gAMA=bytes(4)) == [55] * 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "tga", "webp", "tif"])
+def test_an_empty_alpha_channel_hides_nothing(tmp_path, suffix):
+    path, picture = tmp_path / f"a.{suffix}", halves().convert("RGBA")
+    picture.putalpha(0)
+    picture.save(path, **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    assert np.array_equal(np.asarray(load_image(path)), np.asarray(halves()))
+    picture.putpixel((0, 0), (*LEFT, 255))  # with something to see the rest is hidden
+    picture.save(path, **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    found = np.asarray(load_image(path))
+    assert found[0, 0].tolist() == list(LEFT) and (found[1:] == 255).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_greyscale_tiff_may_count_from_white_to_black(tmp_path, bits):
+    path = tmp_path / "negative.tif"
+    dark = np.full((8, 16), 25 if bits == 8 else 25 * 257, np.uint8 if bits == 8 else np.uint16)
+    Image.fromarray(~dark).save(path)
+    data = path.read_bytes()
+    black_is_zero = struct.pack("<HHIH", 262, 3, 1, 1)  # the tag PhotometricInterpretation, as it is stored
+    assert data.count(black_is_zero) == 1
+    path.write_bytes(data.replace(black_is_zero, struct.pack("<HHIH", 262, 3, 1, 0)))
+    assert (np.asarray(load_image(path)) == 25).all()
