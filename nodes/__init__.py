@@ -16,6 +16,7 @@ from .emotion.script import DiceTalkScript
 from .emotion.timeline import DiceTalkEmotionTimeline
 from .emotion.wheel import DiceTalkEmotionWheel
 from .examples import place_examples
+from .job_list import DiceTalkJobList
 from .loader import DiceTalkLoader, register_folder
 from .paste_back import DiceTalkPasteBack
 from .portrait import DiceTalkPortrait
@@ -41,6 +42,7 @@ class DiceTalkExtension(ComfyExtension):
             DiceTalkLoader,
             DiceTalkAudioFeatures,
             DiceTalkPortrait,
+            DiceTalkJobList,
             DiceTalkEmotion,
             DiceTalkEmotionMix,
             DiceTalkEmotionWheel,

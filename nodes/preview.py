@@ -21,6 +21,12 @@ def shown(picture, cls):
     return ui.PreviewImage(torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None], cls=cls)
 
 
+def all_shown(pictures, cls):
+    """The `ui` of a NodeOutput that shows PIL images of any sizes in the node; None of none."""
+    images = [image for picture in pictures for image in shown(picture, cls).as_dict()["images"]]
+    return {"images": images} if images else None
+
+
 def show_while_running(chart, preview, done, total):
     """Show a PIL image as the preview of the node that is being executed, to the right of ComfyUI's own preview.
 

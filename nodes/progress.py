@@ -3,12 +3,27 @@
 import logging
 import sys
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from comfy_execution.utils import get_executing_context
+
+_CLIP: ContextVar[str] = ContextVar("clip", default="")
+
+
+@contextmanager
+def clip_of_list(clip):
+    """Have `say` begin with which clip of a list it is; `clip` is (its number from 1, how many there are), or None."""
+    token = _CLIP.set(f"clip {clip[0]} of {clip[1]}: " if clip else "")
+    try:
+        yield
+    finally:
+        _CLIP.reset(token)
 
 
 def say(text, in_log=True):
     """Show a line on the node that is being executed, and put it into the log."""
+    text = _CLIP.get() + text
     if in_log:
         logging.info("DICE-Talk: %s", text)
     module = sys.modules.get("server")  # ComfyUI's, where it serves

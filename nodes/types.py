@@ -13,6 +13,7 @@ Audio = io.Custom("DICETALK_AUDIO")
 Portrait = io.Custom("DICETALK_PORTRAIT")
 Emotion = io.Custom("DICETALK_EMOTION")
 Words = io.Custom("DICETALK_WORDS")
+CLIP = "dicetalk_clip"  # in a LATENT out of a list: (its number from 1, how many there are)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from ..dicetalk.sampling.decoding import CONTEXT, LARGEST_CHUNK, REACH, decode_i
 from ..dicetalk.sampling.finite import FramesNotFinite, require_finite_frames
 from ..dicetalk.script.subtitles import parse_srt
 from .checks import require_audio
-from .progress import TimeLeft, say
+from .progress import TimeLeft, clip_of_list, say
+from .types import CLIP
 from .vae import in_precision
 
 InterpModel = io.Custom("INTERP_MODEL")
@@ -48,6 +49,7 @@ class LatentVideo(Input.Video):
         chunk_size, context: see `dicetalk.sampling.decoding`.
         subtitles: cues of `dicetalk.script.subtitles`, written into saved files.
         smooth_motion: add them by motion compensation, as the command line does, where there is no `interp_model`.
+        clip: of a list: (its number from 1, how many there are).
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class LatentVideo(Input.Video):
         context=CONTEXT,
         smooth_motion=False,
         subtitles=(),
+        clip=None,
     ):
+        self._clip = clip
         self._latents, self._vae, self._audio, self._interp_model = latents, vae, audio, interp_model
         self._smooth = smooth_motion and interp_model is None
         self._sampled_fps = Fraction(fps).limit_denominator(1001)
@@ -179,7 +183,7 @@ class LatentVideo(Input.Video):
         total = self.get_frame_count()
         progress, left, done = comfy.utils.ProgressBar(total), TimeLeft(), 0
         twice = ", one of two added between the others" if self._fps > self._sampled_fps else ""
-        say(f"decoding and writing {total} frames{twice}")
+        self._say(f"decoding and writing {total} frames{twice}")
         with closing(read_ahead(self._pieces_on_cpu())) as pieces:
             for piece in pieces:
                 for frame in piece:
@@ -188,8 +192,12 @@ class LatentVideo(Input.Video):
                     progress.update(1)
                     done += 1
                     if done % _TELL_EVERY == 0 or done == total:
-                        say(f"decoded {done} of {total} frames, {left.after(done / total)}")
+                        self._say(f"decoded {done} of {total} frames, {left.after(done / total)}")
                 piece = frame = None  # not kept while the next ones come
+
+    def _say(self, text):
+        with clip_of_list(self._clip):
+            say(text)
 
     def _pieces_on_cpu(self):
         for piece in self._pieces():
@@ -486,5 +494,6 @@ class DiceTalkVideo(io.ComfyNode):
         cues = parse_srt(subtitles) if subtitles and subtitles.strip() else ()
         if cues:
             require_subtitles()
-        video = LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context, smooth_motion, cues)
+        clip = samples.get(CLIP)
+        video = LatentVideo(latents, vae, fps, audio, interp_model, chunk_size, context, smooth_motion, cues, clip)
         return io.NodeOutput(video)

@@ -17,8 +17,9 @@ from ...dicetalk.sampling.conditions import STRONGEST, Conditions
 from ...dicetalk.sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
 from ...dicetalk.sampling.speed import ALIGN_YOUR_STEPS, MOST_SKIPPED, PUBLISHED, SPEEDS, Savings
 from ..checks import require_finite
-from ..preview import shown
-from ..types import Audio, DiceTalk, Emotion, Portrait
+from ..preview import all_shown
+from ..progress import clip_of_list
+from ..types import CLIP, Audio, DiceTalk, Emotion, Portrait
 
 # Tensors of a clip's latents that sampling holds in main memory at one time, on the CPU and with a GPU; most of them
 # are ComfyUI's own. A test counts them, the latter where there is a GPU.
@@ -391,20 +392,36 @@ class DiceTalkSampler(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(
-                    display_name="latent", tooltip="One frame per 80 ms; for DICE-Talk Video or VAE Decode."
+                    display_name="latent",
+                    tooltip="One frame per 80 ms; for DICE-Talk Video or VAE Decode.",
+                    is_output_list=True,
                 )
             ],
+            is_input_list=True,  # so that it knows how many clips there are
         )
 
     @classmethod
-    def execute(cls, seed, steps, sampler_name, scheduler, **inputs) -> io.NodeOutput:
-        samples, guider = _sampled(seed, steps, sampler_name, scheduler, **inputs)
-        chart = shown(guider.chart(), cls) if inputs.get("meter") else None
-        return io.NodeOutput({"samples": samples}, ui=chart)
+    def execute(cls, **inputs) -> io.NodeOutput:
+        total, latents, charts = max(map(len, inputs.values())), [], []
+        for number in range(1, total + 1):
+            given = {name: values[min(number, len(values)) - 1] for name, values in inputs.items()}
+            clip = (number, total) if total > 1 else None
+            with clip_of_list(clip):
+                try:
+                    samples, guider = _sampled(**given)
+                except InputError as error:
+                    if clip:
+                        error.args = (f"clip {number} of {total}: {error}",)
+                    raise
+            latent = {"samples": samples}
+            latents.append(latent | {CLIP: clip} if clip else latent)
+            if given.get("meter"):
+                charts.append(guider.chart())
+        return io.NodeOutput(latents, ui=all_shown(charts, cls))
 
 
 def sample(seed, steps, sampler_name, scheduler, **inputs):
-    """The sampled latents (frames, 4, h, w), unscaled; the inputs are those of DICE-Talk Sampler."""
+    """The sampled latents (frames, 4, h, w) of one clip, unscaled; the inputs are those of DICE-Talk Sampler."""
     return _sampled(seed, steps, sampler_name, scheduler, **inputs)[0]
 
 

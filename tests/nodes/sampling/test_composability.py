@@ -180,7 +180,7 @@ def test_the_sampler_node_has_the_sigmas_of_ksampler(small, sampler, monkeypatch
     used = []
     monkeypatch.setattr(guider, "sample", lambda noise, latent, sampler, sigmas, **_: used.append(sigmas) or latent)
     monkeypatch.setattr(sampling, "make_guider", lambda **_: (guider, small.start(guider)))
-    sampling.DiceTalkSampler.execute(0, 9, sampler, "karras", model=small.patcher)
+    sampling.sample(0, 9, sampler, "karras", model=small.patcher)
     wanted = comfy.samplers.KSampler(small.patcher, 9, torch.device("cpu"), sampler, "karras").sigmas
     assert len(wanted) == 10 and torch.equal(used[0].cpu(), wanted)
 

@@ -165,13 +165,13 @@ def test_a_speed_sets_what_the_other_inputs_say(small, speed, monkeypatch, name,
 
     monkeypatch.setattr(node, "make_guider", make_guider)
     chosen = {"seed": 0, "steps": 25, "sampler_name": "euler", "scheduler": "karras", "guidance_reuse": 1}
-    node.DiceTalkSampler.execute(model=small.patcher, speed=name, **chosen)
+    node.sample(model=small.patcher, speed=name, **chosen)
     assert made["guidance_reuse"] == speed.SPEEDS[name]["guidance_reuse"] > 1
     assert made["clamp_windows"] is speed.SPEEDS[name]["clamp_windows"]
     assert made["method"].sampler_function.__name__ == f"sample_{sampler}" and len(made["sigmas"]) == steps + 1
     assert made["sigmas"][0] == 700 and made["sigmas"][-1] == 0
     made.clear()
-    node.DiceTalkSampler.execute(model=small.patcher, **chosen)
+    node.sample(model=small.patcher, **chosen)
     assert made["guidance_reuse"] == 1 and "clamp_windows" not in made and len(made["sigmas"]) == 26
 
 
@@ -188,9 +188,9 @@ def test_denoise_takes_the_last_sigmas_of_more_steps(small, monkeypatch, schedul
     guider.sample.side_effect = sample
     monkeypatch.setattr(node, "make_guider", lambda **_: (guider, {"samples": torch.zeros(3, *LATENT)}))
     for steps, denoise in ((20, 1.0), (10, 0.5), (10, 1.0)):
-        node.DiceTalkSampler.execute(0, steps, "euler", scheduler, denoise=denoise, model=small.patcher)
+        node.sample(0, steps, "euler", scheduler, denoise=denoise, model=small.patcher)
     whole, half, short = made
     assert len(whole) == 21 and half == whole[-11:]
     assert len(short) == 11 and short[0] == whole[0] == pytest.approx(700)
     with pytest.raises(ValueError, match="denoise is nan"):
-        node.DiceTalkSampler.execute(0, 10, "euler", scheduler, denoise=float("nan"), model=small.patcher)
+        node.sample(0, 10, "euler", scheduler, denoise=float("nan"), model=small.patcher)
