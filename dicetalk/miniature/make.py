@@ -69,8 +69,8 @@ class Making:
     vae_encoder_steps: int = 1200
     audio_encoder_steps: int = 1000
     image_encoder_steps: int = 400
-    steps: int = 950
-    cool_down: int = 500
+    steps: int = 3900
+    cool_down: int = 700
     batch: int = 4
     seed: int = 0
 
