@@ -376,9 +376,11 @@ class DiceTalkSampler(io.ComfyNode):
                     options=list(SPEEDS),
                     default=PUBLISHED,
                     optional=True,
-                    tooltip="published: as the other inputs say. fast and draft compute a third and a fifth of the "
-                    "pictures, which changes the result: they set steps, sampler_name, scheduler, guidance_from, "
-                    "guidance_to, guidance_reuse, deep_cache and clamp_windows, whatever those say.",
+                    tooltip="published: as the other inputs say; but a student that the command distill made is "
+                    "sampled by its own values wherever steps, sampler_name and the two scales are 25, euler, 3 and 6. "
+                    "fast and draft compute a third and a fifth of the pictures, which changes the result: they set "
+                    "steps, sampler_name, scheduler, guidance_from, guidance_to, guidance_reuse, deep_cache and "
+                    "clamp_windows, whatever those say.",
                 ),
                 io.Float.Input(
                     "denoise",
