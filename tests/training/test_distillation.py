@@ -68,7 +68,9 @@ class Gaussian(nn.Module):
         noisy = given[:, :, :4] / scale["in"]
         present = [bool(each.abs().max() > 0) for each in (given[:, :, 4:], encoder_hidden_states, audio_tokens)]
         told = bool(emotion_tokens.abs().max() > 0)
-        branch = {(False, False, False, False): "u", (True, True, False, False): "r", (True,) * 4: "c"}[(*present, told)]
+        branch = {(False, False, False, False): "u", (True, True, False, False): "r", (True,) * 4: "c"}[
+            (*present, told)
+        ]
         self.calls.append(branch)
         clean = (4 * noisy + sigma**2 * self.means[branch]) / (4 + sigma**2)
         return ((clean - scale["skip"] * noisy) / scale["out"] + self.nothing,)
