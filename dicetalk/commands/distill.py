@@ -97,9 +97,7 @@ def run(args):
         if getattr(args, name) > 20:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name):g}: give 0 to 20.")
     if not args.weakest <= args.strongest <= 2:
-        raise InputError(
-            f"--weakest {args.weakest:g} --strongest {args.strongest:g}: give intensities from 0 to 2, the smaller first."
-        )
+        raise InputError(f"--weakest {args.weakest:g} --strongest {args.strongest:g}: give 0 to 2, the smaller first.")
     chosen = {name: getattr(args, name) for name in ("trains", "labels", "portraits", "checkpointing")}
     options = DistillationOptions(**chosen, **{name: getattr(args, name) for name, _, _ in OPTIONS})
     return accelerated(args, lambda accelerator: _distill(args, options, accelerator))

@@ -111,7 +111,7 @@ def test_bad_options_and_students_are_one_line(command, data, tiny_checkpoint, t
 
     start = ["distill", data, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out", "--device", "cpu"]
     assert "--passes 26: give 1 to 25" in error(*start, "--passes", 26)
-    assert "--strongest 3: give intensities from 0 to 2" in error(*start, "--strongest", 3)
+    assert "--strongest 3: give 0 to 2" in error(*start, "--strongest", 3)
     assert "--emotion-scale 21: give 0 to 20" in error(*start, "--emotion-scale", 21)
     assert "--huber 0: give a positive number" in error(*start, "--huber", 0)
     student = tmp_path / "student"

@@ -29,7 +29,7 @@ def student(small, tmp_path_factory):
 
 
 def inputs(small, model, **more):
-    """What is wired to the Sampler and the Guider, with the widgets' defaults; and the conditions that it stands for."""
+    """What is wired to the Sampler and the Guider, and the conditions that this means."""
     conditions = small.conditions(FRAMES)
     dicetalk = SimpleNamespace(
         emotion_tokens=lambda emotion, frames: (conditions.emotion_tokens, conditions.uncond_emotion_tokens),
