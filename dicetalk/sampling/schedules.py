@@ -108,7 +108,9 @@ def sigmas_of(schedule: str, steps: int) -> list[float] | None:
 
 def karras_sigmas(steps: int) -> list[float]:
     """Karras' noise levels (Karras et al. 2022, equation 5, rho 7): `steps` falling ones from 700 to 0.002, and 0."""
-    high, low = (SCHEDULER_CONFIG[name] ** (1 / 7) for name in ("sigma_max", "sigma_min"))
+    largest, smallest = SCHEDULER_CONFIG["sigma_max"], SCHEDULER_CONFIG["sigma_min"]
+    assert isinstance(largest, float) and isinstance(smallest, float)
+    high, low = largest ** (1 / 7), smallest ** (1 / 7)
     return [*((high + place * (low - high)) ** 7 for place in np.linspace(0, 1, steps).tolist()), 0.0]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Callable
 
 import torch
 
@@ -166,7 +167,7 @@ def _several(value, channels):
     return value if isinstance(value, (list, tuple)) else (value,) * len(channels)
 
 
-def build_objective(parts, options, kind: type[Parts] = Objective):
+def build_objective(parts, options, kind: Callable[..., Parts] = Objective):
     """The objective with its weights frozen but for those that `options.trains` lets learn.
 
     Args:
