@@ -26,7 +26,7 @@ class Parts(nn.Module):
             noisy: (batch, frames, 4, h, w) latents with noise, scaled by 0.18215.
             sigma: (batch,).
             emotion_tokens: (batch, tokens, dim).
-            `seen`, `told`: (batch,) or one number, 0 or 1: whether portrait and CLIP are there, and whether the speech is.
+            `seen`, `told`: (batch,) or one number, 0 or 1: whether portrait and CLIP, and whether speech, are there.
         """
         count, frames = noisy.shape[:2]
         seen, told = (torch.as_tensor(each, device=noisy.device).expand(count) for each in (seen, told))
