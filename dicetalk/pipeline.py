@@ -32,12 +32,13 @@ from .model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MO
 from .sampling.conditions import Conditions
 from .sampling.decoding import CHUNK, CONTEXT, decode_in_chunks, fitting_chunk, frame_bytes
 from .sampling.finite import require_finite_frames
-from .sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
+from .sampling.guidance import BRANCHES
 from .sampling.loop import LATENT_COPIES, REUSE_COPIES, SOLVER_COPIES, sample
 from .sampling.meter import Meter
 from .sampling.processes import decoded_by_all, least_of_all, process
 from .sampling.schedules import make_scheduler, sigmas_of
 from .sampling.speed import NOTHING, Savings
+from .sampling.student import PUBLISHED_SETTINGS, own_settings
 from .sampling.windows import WINDOW
 
 _TOKEN_BATCH = 64
@@ -150,9 +151,9 @@ class DiceTalkPipeline(DiffusionPipeline):
         portrait: PreparedPortrait,
         audio: np.ndarray | Tensor,
         emotion,
-        num_inference_steps: int = 25,
-        reference_scale: float = REFERENCE_SCALE,
-        emotion_scale: float = EMOTION_SCALE,
+        num_inference_steps: int | None = None,
+        reference_scale: float | None = None,
+        emotion_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         motion_bucket_id: float = MOTION_BUCKET,
         expression_bucket_id: float = EXPRESSION_BUCKET,
@@ -177,6 +178,8 @@ class DiceTalkPipeline(DiffusionPipeline):
     ) -> DiceTalkPipelineOutput | tuple:
         """Make a talking portrait.
 
+        A student of `python -m dicetalk distill` is sampled by its own steps, sampler and scales where none are given.
+
         What makes it faster and changes the result is off by default; `dicetalk.sampling.speed.SPEEDS` has choices of
         it that go together.
 
@@ -185,10 +188,10 @@ class DiceTalkPipeline(DiffusionPipeline):
                 `dicetalk.media.moving.prepare_video` does, for another emotion or another voice.
             audio: (samples,) mono speech at 16 kHz; one frame per 80 ms.
             emotion: an `Emotion`, a mix, an `EmotionTimeline`, or text as `read_emotion` takes it.
-            num_inference_steps: sampling steps.
-            reference_scale: how closely the frames keep to the portrait.
+            num_inference_steps: sampling steps; 25 as published when None.
+            reference_scale: how closely the frames keep to the portrait; 3 as published when None.
             emotion_scale: guidance: how far the frames go from what the model draws without speech and emotion to what
-                it draws with them. Both act together, and the model itself is unchanged.
+                it draws with them; 6 as published when None. Both act together, and the model itself is unchanged.
             guidance_interval: lowest and highest sigma (0.002 to 700) that are guided; outside, the conditional
                 branch alone is computed. None guides everywhere, as published.
             motion_bucket_id, expression_bucket_id: amount of motion of head and face, 8 and 16 as published.
@@ -209,7 +212,8 @@ class DiceTalkPipeline(DiffusionPipeline):
                 model, each on its own; 1 as published, 0 leaves the adapter out.
             denoise: how much noise the start gets, as in ComfyUI's KSampler: 1 for none but noise, as published; 0.4
                 to 0.7 to keep the head and the place of a video.
-            sampler: "euler", as published, or "dpmpp_2m", which needs fewer steps; None for the pipeline's scheduler.
+            sampler: "euler", as published; "dpmpp_2m", which needs fewer steps; or "lcm", which a student needs, and
+                whose noise comes from the generator's seed. None for the pipeline's scheduler.
             schedule: of the noise levels, "karras", as published, or "align_your_steps"; None for the scheduler's own.
             guidance_reuse: compute guidance at every so many steps and add it again at those between, see
                 `dicetalk.sampling.reuse.GuidanceReuse`; 1 at every step.
@@ -226,6 +230,12 @@ class DiceTalkPipeline(DiffusionPipeline):
         """
         if output_type not in _OUTPUT_TYPES:
             raise InputError(f"output_type is {output_type!r}: use one of {', '.join(_OUTPUT_TYPES)}.")
+        own = own_settings(self.student, PUBLISHED_SETTINGS)
+        num_inference_steps = own["steps"] if num_inference_steps is None else num_inference_steps
+        reference_scale = own["reference_scale"] if reference_scale is None else reference_scale
+        emotion_scale = own["emotion_scale"] if emotion_scale is None else emotion_scale
+        if sampler is None and self.student is not None:
+            sampler = own["sampler"]
         if num_inference_steps < 1:
             raise InputError(f"num_inference_steps is {num_inference_steps}: it has to be 1 or more.")
         if not 0 < denoise <= 1:
@@ -282,6 +292,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 savings=savings,
                 sigmas=sigmas,
                 meter=meter,
+                seed=(generator or torch.default_generator).initial_seed(),
             )
         frames = latents
         if output_type != "latent":
@@ -292,6 +303,11 @@ class DiceTalkPipeline(DiffusionPipeline):
             frames = [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames]
         self.maybe_free_model_hooks()
         return DiceTalkPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    @property
+    def student(self):
+        """How the pipeline's checkpoint is sampled, if it is a student of `distill`; None for others."""
+        return self.checkpoint and self.checkpoint.student
 
     @torch.no_grad()
     def encode(

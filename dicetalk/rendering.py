@@ -3,13 +3,14 @@
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
 from .errors import InputError
 from .job import Job
 from .sampling.speed import PUBLISHED, SPEEDS
+from .sampling.student import PUBLISHED_SETTINGS, own_settings, student_text
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,8 @@ def read_inputs(
         say(note)
     for warning in portrait.warnings:
         say(f"Note: {warning}")
+    if checkpoint.student is not None:
+        say(f"Note: {student_text(checkpoint.student, _settings(job), named)}")
     if checkpoint.untrained:
         say(f"Note: the checkpoint {checkpoint.name} is untrained, so the picture will be noise.")
     if checkpoint.miniature:
@@ -239,6 +242,16 @@ def read_inputs(
         if job.size != MINIATURE_SIZE:
             say(f"Note: it learned pictures of {MINIATURE_SIZE} pixels: give --size {MINIATURE_SIZE}.")
     return Inputs(image, portrait, sound, emotion, checkpoint, device, dtype, tuple(words), priors, meter)
+
+
+def as_sampled(job: Job, checkpoint) -> Job:
+    """The job as the checkpoint is sampled: a student's own steps, sampler and scales, where the job has the published
+    ones."""
+    return replace(job, **own_settings(checkpoint.student, _settings(job)))
+
+
+def _settings(job):
+    return {name: getattr(job, name) for name in PUBLISHED_SETTINGS}
 
 
 def read_meter(checkpoint, priors):
@@ -316,7 +329,7 @@ def kept_run(job, inputs, metadata, output=None):
     from .sampling.resume import Run, digest
     from .sampling.windows import WINDOW
 
-    portrait = inputs.portrait
+    job, portrait = as_sampled(job, inputs.checkpoint), inputs.portrait
     width, height = portrait.image.size
     pictures = {"--portrait": digest(np.asarray(inputs.image))}
     if job.video is not None:
@@ -345,15 +358,17 @@ def kept_run(job, inputs, metadata, output=None):
     }
     frames = num_frames(len(inputs.sound.speech)) + (0 if job.clamp_windows else WINDOW)
     shape = frames, LATENT_CHANNELS, height // 8, width // 8
-    tensors = 1 + (job.guidance_reuse > 1) + (job.sampler != "euler")
+    tensors = 1 + (job.guidance_reuse > 1) + (job.sampler == "dpmpp_2m")
     return Run(output or job.output, settings, computing, job.steps, shape, tensors=tensors)
 
 
 def checkpoint_stamp(checkpoint):
     """Name, size and time of every file that has a part in sampling: reading gigabytes to compare would take longer."""
+    from .checkpoints.student import STUDENT_FILE
+
     folders = [checkpoint.folder("whisper"), checkpoint.folder("svd")]
     files = [*checkpoint.files.values(), *(file for folder in folders for file in [folder, *sorted(folder.rglob("*"))])]
-    for file in files:
+    for file in [*files, checkpoint.files["unet"].parent / STUDENT_FILE]:
         if file.is_file():
             status = file.stat()
             yield f"{file.name} {status.st_size} {status.st_mtime_ns}"
@@ -436,7 +451,7 @@ def sample_latents(job, pipeline, inputs, run, start=None):
     from .sampling.processes import process
     from .sampling.windows import WINDOW
 
-    first = process()[0] == 0
+    job, first = as_sampled(job, inputs.checkpoint), process()[0] == 0
     if run.finished and inputs.meter is None:
         return start[1] if job.clamp_windows else start[1][:-WINDOW]
 
@@ -445,10 +460,10 @@ def sample_latents(job, pipeline, inputs, run, start=None):
             run.step(step + 1, inputs["latents"], inputs["carried"])
         return {}
 
-    noise = {"generator": torch.Generator("cpu").manual_seed(job.seed)}
+    noise: dict[str, Any] = {"generator": torch.Generator("cpu").manual_seed(job.seed)}
     if job.noise == "published" and start is None:
         shape = num_frames(len(inputs.sound.speech)) + WINDOW, *run.shape[1:]
-        noise = {"noise": published_noise(shape, device=inputs.device)}
+        noise["noise"] = published_noise(shape, device=inputs.device)
     pipeline.set_progress_bar_config(desc="Sampling", unit="window", disable=None if first else True)
     return pipeline(
         portrait=inputs.portrait,
@@ -527,17 +542,22 @@ def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:
     from . import __version__
 
     checkpoint, portrait = inputs.checkpoint, inputs.portrait
-    return job.settings() | {
-        "speed": job.speed,
-        "version": __version__,
-        "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which distinguishes two of one name
-        "untrained": checkpoint.untrained,
-        "face": list(portrait.face_box),
-        "crop_box": list(portrait.crop_box),
-        "device": str(inputs.device),
-        "dtype": str(inputs.dtype).removeprefix("torch."),
-        "digest": job.digest(),
-    }
+    sampled, student = as_sampled(job, checkpoint), checkpoint.student
+    return (
+        sampled.settings()
+        | {
+            "speed": sampled.speed,
+            "version": __version__,
+            "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which distinguishes two of one name
+            "untrained": checkpoint.untrained,
+            "face": list(portrait.face_box),
+            "crop_box": list(portrait.crop_box),
+            "device": str(inputs.device),
+            "dtype": str(inputs.dtype).removeprefix("torch."),
+            "digest": job.digest(),
+        }
+        | ({} if student is None else {"student": asdict(student)})
+    )
 
 
 @contextmanager

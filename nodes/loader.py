@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..dicetalk.checkpoints.finding import MINIATURE_SIZE, find_checkpoints, miniature_folder, resolve_checkpoint
+from ..dicetalk.checkpoints.student import STUDENT_FILE
 from ..dicetalk.checkpoints.svd_files import SVD_FILES
 from .checks import digest
 from .types import DiceTalk
@@ -112,7 +113,13 @@ class DiceTalkLoader(io.ComfyNode):
             return ""
         svd = [found.svd, found.svd / "vae", found.svd / "image_encoder"] if found.svd else []
         folders = [folder for folder in (found.whisper, found.emotions, *svd) if folder and folder.is_dir()]
-        files = [*found.files.values(), *svd, *(path for folder in folders for path in sorted(folder.iterdir()))]
+        beside = [path.parent / STUDENT_FILE for path in found.files.values()]
+        files = [
+            *found.files.values(),
+            *beside,
+            *svd,
+            *(path for folder in folders for path in sorted(folder.iterdir())),
+        ]
         stats = [(str(path), path.stat()) for path in files if path.is_file()]
         return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 

@@ -77,7 +77,7 @@ def test_a_box_may_be_numbers():
         ("deep_cache", 2.5, "deep_cache is 2.5: give 1, every step, to 10"),
         ("guidance_from", -1, "guidance_from is -1: give a sigma from 0 to 1000"),
         ("guidance_to", 1001, "guidance_to is 1001: give a sigma from 0 to 1000"),
-        ("sampler", "heun", "sampler is heun: give euler or dpmpp_2m"),
+        ("sampler", "heun", "sampler is heun: give euler, dpmpp_2m or lcm"),
         ("schedule", "simple", "schedule is simple: give karras or align_your_steps"),
         ("fps", 24, "fps is 24: give 12.5 or 25"),
         ("dtype", "int8", "dtype is int8: give float32, float16 or bfloat16"),

@@ -8,6 +8,7 @@ from ..errors import InputError
 from ..job import Job, defaults
 from ..media.paste import FEATHER, MAX_FEATHER
 from ..rendering import Made, load_pipeline
+from ..sampling.student import PUBLISHED_SETTINGS, own_settings, student_text
 
 _SOUND_RATE = 48000  # of recordings that are mixed
 _SETTINGS = (
@@ -73,6 +74,10 @@ def render_dialogue(
     if checkpoint.untrained:
         say(f"Note: the checkpoint {checkpoint.name} is untrained, so the faces will be noise.")
 
+    chosen = {name: getattr(job, name) for name in PUBLISHED_SETTINGS}
+    own = own_settings(checkpoint.student, chosen)
+    if checkpoint.student is not None:
+        say(f"Note: {student_text(checkpoint.student, chosen)}")
     pipeline = load_pipeline(checkpoint, choose_dtype(job.dtype, device), device)
     latents = []
     for number, (person, track, emotion) in enumerate(zip(persons, tracks, values, strict=True)):
@@ -83,9 +88,10 @@ def render_dialogue(
                 person,
                 track,
                 emotion,
-                num_inference_steps=job.steps,
-                reference_scale=job.reference_scale,
-                emotion_scale=job.emotion_scale,
+                num_inference_steps=own["steps"],
+                reference_scale=own["reference_scale"],
+                emotion_scale=own["emotion_scale"],
+                sampler=own["sampler"],
                 generator=torch.Generator("cpu").manual_seed(job.seed + number),
                 speech_strength=job.speech_strength,
                 emotion_strength=job.emotion_strength,
@@ -104,6 +110,7 @@ def render_dialogue(
             yield made[0, :height, :width].numpy()
 
     settings = {name: value for name, value in job.settings().items() if name in (*_SETTINGS, "portrait", "output")}
+    settings |= {name: value for name, value in own.items() if name in settings}
     settings |= {"emotions": list(emotions), "audios": [Path(audio).name for audio in audios], "turns": turns}
     settings |= {"faces": [list(person.face_box) for person in persons], "feather": feather}
     count = write_video(job.output, pasted(), Fraction(job.fps), heard, rate, {"dicetalk": settings})

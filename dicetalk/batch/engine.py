@@ -11,6 +11,7 @@ from typing import Callable
 from ..errors import InputError
 from ..job import Job
 from ..rendering import (
+    as_sampled,
     begin,
     kept_runs,
     load_pipeline,
@@ -149,7 +150,8 @@ class Engine:
                 return None
             inputs = read_inputs(here, _silent, once=self._kept.once)
         plan = clamped_plan if job.clamp_windows else window_plan
-        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), job.steps)))
+        sampled = as_sampled(here, inputs.checkpoint)
+        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), sampled.steps)))
         return steps * job.best_of, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
 
     def _make(self, job, output, row):

@@ -23,6 +23,7 @@ from .finding import (
 )
 from .loading import fitted_part, read_state_dict
 from .priors import load_prior, prior_files
+from .student import STUDENT_FILE
 from .svd_xt import write_svd_parts
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -68,6 +69,9 @@ def convert_checkpoint(
             target = (output / EMOTIONS_FOLDER if output else source.parent) / f"{source.stem}.safetensors"
             report(target, _convert_prior(source, target))
         for source, target in companions(checkpoint, output) if output else ():
+            report(target, link_or_copy(source, target))
+        if output and checkpoint.student:
+            source, target = checkpoint.files["unet"].parent / STUDENT_FILE, output / WEIGHTS_FOLDER / STUDENT_FILE
             report(target, link_or_copy(source, target))
         if checkpoint.svd and checkpoint.svd.is_file():
             write_svd_parts(checkpoint.svd, (output or checkpoint.root) / SVD_FOLDER, on_file=report)

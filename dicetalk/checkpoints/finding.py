@@ -7,6 +7,7 @@ A checkpoint is a folder in the published layout. What it lacks of the folders b
     stable-video-diffusion-img2vid-xt/   VAE, CLIP vision tower and scheduler of SVD-XT, diffusers layout; without it,
                                          svd_xt.safetensors as ComfyUI has it, beside it or in models/checkpoints
     emotions/                            the emotion priors (also ``examples/emo/`` beside the folder)
+    DICE-Talk/student.json               present if the weights are a student's, see ``student.py``
     UNTRAINED                            present if the weights are random, see ``tiny.py``
     MINIATURE                            present if they are the miniature's, which knows drawn people only
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
+from .student import Student, read_student
 from .svd_files import SVD_FILES, find_svd_file
 
 PARTS = ("unet", "pose_guider", "audio_linear", "emo_model")
@@ -75,6 +77,11 @@ class Checkpoint:
     def miniature(self) -> bool:
         """Whether it knows drawn people only, see `dicetalk.miniature`."""
         return os.path.isfile(self.root / MINIATURE_FILE)
+
+    @property
+    def student(self) -> Student | None:
+        """How it is sampled, if it is a student of `distill`; InputError if the file beside its UNet is damaged."""
+        return read_student(self.files["unet"].parent)
 
     def file(self, part: str) -> Path:
         """The file of a part of `PARTS`; InputError if the checkpoint lacks it."""

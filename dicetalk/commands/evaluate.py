@@ -99,6 +99,7 @@ def run(args):
     from ..measure.savings import measure_savings
     from ..memory import choose_device
     from ..pipeline import DiceTalkPipeline
+    from ..sampling.student import own_settings
 
     for folder in filter(None, (args.output, args.clips)):
         with write_errors(folder):
@@ -115,7 +116,10 @@ def run(args):
         if args.clips:
             clip_file(args.clips, result, pictures, next(numbers))
 
-    sampling = Sampling(args.steps, args.reference_scale, args.emotion_scale)
+    chosen = {name: getattr(args, name) for name in ("steps", "reference_scale", "emotion_scale")} | {
+        "sampler": "euler"
+    }
+    sampling = Sampling(**own_settings(checkpoint.student, chosen))
     studio = Studio(pipeline, reader, args.size, args.frames, args.seed, on_clip)
     embedder = _embedder(args, pipeline, priors) if args.embedder else None
     sections = {}
@@ -133,7 +137,7 @@ def run(args):
             else:
                 rows = measure_savings(studio, priors, sampling, args.people, on_result=on_result)
         sections[section.capitalize()] = rows
-    facts = _facts(args, checkpoint, reader)
+    facts = _facts(args, checkpoint, reader, sampling)
     print(markdown(sections, facts))
     if args.output:
         write_evaluation(args.output, sections, facts, reader.errors)
@@ -198,7 +202,7 @@ def _embedder(args, pipeline, priors):
     return read
 
 
-def _facts(args, checkpoint, reader):
+def _facts(args, checkpoint, reader, sampling):
     from ..measure.evaluation import MINIATURE, UNTRAINED
 
     errors = reader.errors
@@ -206,8 +210,9 @@ def _facts(args, checkpoint, reader):
         "checkpoint": checkpoint.name,
         "weights": UNTRAINED if checkpoint.untrained else MINIATURE,
         "settings": {
-            "sampling": f"{args.steps} steps, reference scale {args.reference_scale:g}, emotion scale "
-            f"{args.emotion_scale:g}, {args.size}×{args.size} pixels, at most {args.frames} frames, seed {args.seed}",
+            "sampling": f"{sampling.steps} steps of {sampling.sampler}, reference scale {sampling.reference_scale:g}, "
+            f"emotion scale {sampling.emotion_scale:g}, {args.size}×{args.size} pixels, at most {args.frames} frames, "
+            f"seed {args.seed}",
             "people": f"{args.people}, held out as their sentences are, and each in all emotions",
             "the reader's own error": f"emotion {errors['emotion']:.1%}, mouth {errors['mouth_correlation']:.3f}, "
             f"identity {errors['identity']:.1%}, on {errors['clips']} drawn clips of people it has never seen",

@@ -89,7 +89,12 @@ def add_arguments(parser):
         help="with --script: write its words as subtitles, into the video and beside it as .srt",
     )
     add("--output", required=True, metavar="FILE", help="the video to write, .mp4; an existing one is replaced")
-    add("--checkpoint", metavar="DIR", help="folder of the weights, or its name (default: the first one found)")
+    add(
+        "--checkpoint",
+        metavar="DIR",
+        help="folder of the weights, or its name (default: the first one found); a student of distill is sampled by "
+        "its own steps, sampler and scales, where those are the defaults here",
+    )
     add(
         "--start",
         type=float,
@@ -147,7 +152,11 @@ def add_arguments(parser):
         "they set the options from --steps to --clamp-windows, where those are not given (default: published)",
     )
     add("--steps", type=int, help=f"sampling steps (default: {usual['steps']})")
-    add("--sampler", choices=SAMPLERS, help=f"dpmpp_2m needs fewer steps (default: {usual['sampler']})")
+    add(
+        "--sampler",
+        choices=SAMPLERS,
+        help=f"dpmpp_2m needs fewer steps; lcm is what a student of distill uses (default: {usual['sampler']})",
+    )
     add(
         "--schedule",
         choices=SCHEDULES,

@@ -19,6 +19,7 @@ from .guidance import CONDITIONAL, EMOTION_SCALE, REFERENCE_SCALE, guide, needed
 from .meter import Meter, middle_features
 from .processes import predicted_by_all, process
 from .reuse import DeepCache, GuidanceReuse, deep_buffers
+from .schedules import LatentConsistency, fresh_noise
 from .speed import NOTHING, Savings
 from .windows import SHIFT, WINDOW, clamped_plan, plan_with_smaller, window_plan
 
@@ -112,6 +113,7 @@ def sample(
     savings: Savings = NOTHING,
     sigmas: list[float] | None = None,
     meter: Meter | None = None,
+    seed: int = 0,
 ) -> Tensor:
     """Denoise a clip, unless asked otherwise as published: Euler over sliding windows with three-way guidance.
 
@@ -140,6 +142,7 @@ def sample(
             scheduler's own when None.
         meter: reads the middle features of the conditional branch in every window, and in the end the finished clip,
             without its noise.
+        seed: of the noise that the steps of "lcm" add; see `dicetalk.sampling.schedules.fresh_noise`.
 
     Returns:
         (N, 4, h, w) latents, scaled by 0.18215, float32, on that device.
@@ -179,6 +182,10 @@ def sample(
             scheduler.remembered = carried["solver"].to(device)
     if skipped + first_step > 0:
         scheduler.set_begin_index(skipped + first_step)
+    generator = fresh_noise(seed)
+    if isinstance(scheduler, LatentConsistency):
+        for _ in range(first_step):  # what the steps that are done have used
+            torch.randn(latents.shape, generator=generator)
 
     @functools.cache
     def plan_for(size):
@@ -231,7 +238,7 @@ def sample(
     for step, timestep in enumerate(scheduler.timesteps[skipped + first_step :], first_step):
         scaled = scheduler.scale_model_input(latents, timestep)
         prediction = economy.attempt(refused, predict, step, timestep, scaled)
-        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(prediction, timestep, latents, generator=generator, return_dict=False)[0]
         require_finite_latents(latents, "--dtype", "--reference-scale and --emotion-scale")
         if on_step is not None:
             carried = {"guidance": reuse.added, "solver": getattr(scheduler, "remembered", None)}

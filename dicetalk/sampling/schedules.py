@@ -32,17 +32,53 @@ class DPMPlusPlus2M(EDMDPMSolverMultistepScheduler):
         self.model_outputs[-1], self.lower_order_nums = latents, 1
 
 
+class LatentConsistency:
+    """Multistep consistency sampling (Song et al., arXiv 2303.01469, algorithm 1), the "lcm" of ComfyUI: every step
+    takes the denoised latents, and adds fresh noise of the next level to them. For the students of `distill`."""
+
+    def set_timesteps(self, num_inference_steps=None, device=None, sigmas=None):
+        """The levels of `student_sigmas`, or those given, which end with 0."""
+        levels = student_sigmas(num_inference_steps) if sigmas is None else sigmas
+        self.sigmas = torch.tensor(levels, dtype=torch.float32)
+        self.timesteps = 0.25 * self.sigmas[:-1].log().to(device)
+        self._step = 0
+
+    def set_begin_index(self, index):
+        """The number of the step that comes next."""
+        self._step = index
+
+    def scale_model_input(self, latents, timestep):
+        return latents / (self.sigmas[self._step] ** 2 + 1).sqrt()
+
+    def step(self, prediction, timestep, latents, generator, return_dict=False):
+        """A tuple of the next latents, from the model's v. The noise is drawn from the generator, on the CPU."""
+        sigma, following = self.sigmas[self._step : self._step + 2].tolist()
+        self._step += 1
+        latents = latents / (sigma**2 + 1) - prediction * (sigma / math.sqrt(sigma**2 + 1))
+        if following > 0:
+            latents = latents + following * torch.randn(latents.shape, generator=generator).to(latents.device)
+        return (latents,)
+
+
+def fresh_noise(seed: int) -> torch.Generator:
+    """Where the noise of the steps of "lcm" comes from, one tensor of the latents' shape for each but the last: on the
+    CPU, from the seed after that of the noise of the start, as ComfyUI draws it there."""
+    return torch.Generator().manual_seed((seed + 1) % 2**64)
+
+
 def make_scheduler(sampler: str):
-    """A diffusers scheduler for v-prediction over sigmas of 700 to 0.002.
+    """A scheduler as diffusers has them for v-prediction over sigmas of 700 to 0.002.
 
     Args:
-        sampler: "euler", as published, or "dpmpp_2m".
+        sampler: "euler", as published, "dpmpp_2m", or "lcm".
 
     Raises:
         InputError: another name.
     """
     if sampler not in SAMPLERS:
         raise InputError(f"sampler is {sampler!r}: use {' or '.join(SAMPLERS)}.")
+    if sampler == "lcm":
+        return LatentConsistency()
     if sampler == "euler":
         return EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG)
     names = ("sigma_min", "sigma_max", "prediction_type")
@@ -68,3 +104,22 @@ def sigmas_of(schedule: str, steps: int) -> list[float] | None:
     places = np.linspace(0, 1, steps + 1)
     levels = np.exp(np.interp(places, np.linspace(0, 1, len(logarithms)), logarithms))
     return [*levels[:-1].tolist(), 0.0]
+
+
+def karras_sigmas(steps: int) -> list[float]:
+    """Karras' noise levels (Karras et al. 2022, equation 5, rho 7): `steps` falling ones from 700 to 0.002, and 0."""
+    largest, smallest = SCHEDULER_CONFIG["sigma_max"], SCHEDULER_CONFIG["sigma_min"]
+    assert isinstance(largest, float) and isinstance(smallest, float)
+    high, low = largest ** (1 / 7), smallest ** (1 / 7)
+    return [*((high + place * (low - high)) ** 7 for place in np.linspace(0, 1, steps).tolist()), 0.0]
+
+
+STUDENT_LEVELS = 25  # between which a student learns to jump, see `dicetalk.training.distillation`
+
+
+def student_sigmas(steps: int) -> list[float]:
+    """The noise levels at which a student is called: of those that it learned at, evenly spaced, from the highest; and
+    0. Karras' own levels for so few steps would waste the last call at the lowest level, where nothing is left to do.
+    """
+    levels = karras_sigmas(max(steps, STUDENT_LEVELS))
+    return [*(levels[number * (len(levels) - 1) // steps] for number in range(steps)), 0.0]

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import InputError
 
 ALIGN_YOUR_STEPS = "align_your_steps"
-SAMPLERS, SCHEDULES = ("euler", "dpmpp_2m"), ("karras", ALIGN_YOUR_STEPS)
+SAMPLERS, SCHEDULES = ("euler", "dpmpp_2m", "lcm"), ("karras", ALIGN_YOUR_STEPS)
 FIRST_WHOLE = 2  # steps at the start from which nothing is left out: there the picture is decided
 MOST_SKIPPED = 10
 

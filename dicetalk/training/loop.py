@@ -9,8 +9,7 @@ import torch
 
 from ..embedder.processes import check_same, together
 from ..errors import InputError
-from .draw import collate, draw_item
-from .objective import LOSSES
+from .draw import collate
 from .parts import fingerprint
 from .state import load_state, save_state
 
@@ -28,7 +27,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
     At the end the weights are their moving average, where `options.ema` keeps one.
 
     Args:
-        objective: `parts.build_objective`, on the CPU.
+        objective: `parts.build_objective` or `distillation.build_distillation`, on the CPU.
         clips: `dataset.PreparedClips`.
         priors: emotion → (256,) mean, of every emotion among the clips.
         accelerator: Hugging Face's `Accelerator`.
@@ -36,7 +35,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
         save_every: steps from one saving of the state to the next.
         resume: continue from `state` where it is there.
         on_step: called as `on_step(done, total, losses)` after each step, in the main process; losses are
-            floats as LOSSES, means over the whole batch.
+            floats as the objective's `losses`, means over the whole batch.
 
     Returns:
         [[step, *losses], ...], of every step.
@@ -54,7 +53,7 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
             f"A batch of {options.batch} clips cannot be shared by {world} processes in {options.accumulate} parts "
             f"each: give --batch a multiple of {parts}."
         )
-    references = _references(clips, priors, options)
+    draw = objective.drawing(clips, priors)
     run = _run(objective, clips, priors)
     check_same(run, "The processes train with different options, weights or clips: give all of them the same.")
     learning = {name: each for name, each in objective.named_parameters() if each.requires_grad}
@@ -68,19 +67,15 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     if average is not None:
         average.to(accelerator.device)
-    classifier = objective.emo_model.classifier
-    hidden = classifier.fc1.out_features, classifier.fc2.out_features
     share = options.batch // parts
     for step in range(done, options.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate_of(options, step)
         optimizer.zero_grad()
-        total = torch.zeros(len(LOSSES), device=accelerator.device)
+        total = torch.zeros(len(objective.losses), device=accelerator.device)
         for part in range(options.accumulate):
             first = step * options.batch + (rank * options.accumulate + part) * share
-            items = [
-                draw_item(clips, priors, references, options, hidden, number) for number in range(first, first + share)
-            ]
+            items = [draw(number) for number in range(first, first + share)]
             batch = {name: each.to(accelerator.device) for name, each in collate(items).items()}
             last = part == options.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(wrapped):
@@ -90,8 +85,8 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
         losses = accelerator.reduce(total, "mean").tolist()
         if not all(map(math.isfinite, losses)):
             raise NotFinite(
-                f"The loss is not finite in step {step + 1} ({dict(zip(LOSSES, losses))}). Lower --rate, or prepare "
-                "the clips again if it is the first step. The last state is whole."
+                f"The loss is not finite in step {step + 1} ({dict(zip(objective.losses, losses))}). Lower --rate, or "
+                "prepare the clips again if it is the first step. The last state is whole."
             )
         norm = accelerator.clip_grad_norm_(learning.values(), options.clip)
         if not math.isfinite(float(norm)):
@@ -111,23 +106,6 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
         average.to("cpu")
         average.copy_to(learning.values())
     return history
-
-
-def _references(clips, priors, options):
-    emotions = {record.emotion for record in clips.records}
-    if missing := sorted(emotions - set(priors)):
-        raise InputError(f"There is no prior of {missing[0]}, which clips show: name a folder of --emotions with it.")
-    if options.intensities != (1.0, 1.0, 1.0) and "neutral" not in priors:
-        raise InputError("Intensities of levels need the prior of neutral: name a folder of --emotions with it.")
-    references = clips.references()
-    if options.reference > 0:
-        alone = {record.emotion for record, others in zip(clips.records, references) if not others}
-        if alone:
-            raise InputError(
-                f"--reference {options.reference:g}: no clip of {sorted(alone)[0]} by another person has a Gaussian. "
-                "Prepare with --embedder, or give --reference 0."
-            )
-    return references
 
 
 def _average(learning, options):

@@ -1,14 +1,16 @@
 """The parts and the losses in one module: what accelerate wraps."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .losses import classify, denoising_loss, discrimination_loss, noise_weight, preconditioning
+from .draw import draw_item, references_of
+from .losses import classify, denoising_loss, discrimination_loss, noise_weight
+from .network import Parts, wide
 
 LOSSES = ("total", "denoising", "quantization", "discrimination")
 
 
-class Objective(nn.Module):
+class Objective(Parts):
     """The four published parts, and what they are trained towards.
 
     Args:
@@ -16,38 +18,27 @@ class Objective(nn.Module):
         options: TrainingOptions.
     """
 
+    losses = LOSSES
+
     def __init__(self, unet, pose_guider, audio_linear, emo_model, options):
-        super().__init__()
-        self.unet, self.pose_guider = unet, pose_guider
-        self.audio_linear, self.emo_model, self.options = audio_linear, emo_model, options
+        super().__init__(unet, pose_guider, audio_linear, emo_model)
+        self.options = options
+
+    def drawing(self, clips, priors):
+        """What draws an item by its number, see `draw.draw_item`; InputError if clips or priors do not fit."""
+        options, classifier = self.options, self.emo_model.classifier
+        references = references_of(clips, priors, options)
+        hidden = classifier.fc1.out_features, classifier.fc2.out_features
+        return lambda number: draw_item(clips, priors, references, options, hidden, number)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """(4,) losses as LOSSES, means over the batch (`draw.draw_item`, stacked)."""
         options = self.options
         count, frames = batch["latents"].shape[:2]
-        sigma = batch["sigma"]
-        scale = preconditioning(sigma)
-        noisy = batch["latents"] + sigma[:, None, None, None, None] * batch["noise"]
-        seen, told = batch["seen"], batch["told"]
-
-        audio = batch["audio"] * told[:, None, None, None, None]  # all zeros is what no sound is
-        audio_tokens = self.audio_linear(audio.flatten(0, 1)).unflatten(0, (count, frames))
+        sigma, told = batch["sigma"], batch["told"]
+        noisy = batch["latents"] + wide(sigma) * batch["noise"]
         emotion_tokens, quantization = self._emotion_tokens(batch)
-        pose_features = self.pose_guider(batch["face_mask"])
-        portrait = (batch["portrait"] * seen[:, None, None, None])[:, None].expand(-1, frames, -1, -1, -1)
-        given = (noisy * scale["in"][:, None, None, None, None], portrait)
-        prediction, features = self.unet(
-            torch.cat(given, dim=2),
-            scale["noise"],
-            encoder_hidden_states=(batch["clip"] * seen[:, None])[:, None, None],
-            added_time_ids=batch["time_ids"],
-            audio_tokens=audio_tokens,
-            emotion_tokens=emotion_tokens[:, None],
-            pose_features=pose_features[:, None],
-            face_mask=batch["face_mask"],
-            return_dict=False,
-            mid_features=True,
-        )
+        prediction, features = self.predict(batch, noisy, sigma, emotion_tokens, batch["seen"], told, mid_features=True)
         denoising = denoising_loss(prediction, noisy, batch["latents"], sigma).mean()
         discrimination = denoising.new_zeros(())
         if options.discrimination > 0:

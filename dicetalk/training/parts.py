@@ -4,15 +4,18 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Callable
 
 import torch
 
 from ..checkpoints.classes import KNOWN_FROM_TRAINING, save_order
 from ..checkpoints.finding import PARTS, WEIGHTS_FOLDER
 from ..checkpoints.loading import build_part, load_part
+from ..checkpoints.student import STUDENT_FILE
 from ..emotion.options import CLASSES
 from ..errors import InputError, reason
 from ..files import written_beside
+from .network import Parts
 from .objective import Objective
 
 # Attention to the single CLIP token is that token's value: its query and key projections get no gradient.
@@ -164,15 +167,20 @@ def _several(value, channels):
     return value if isinstance(value, (list, tuple)) else (value,) * len(channels)
 
 
-def build_objective(parts, options) -> Objective:
+def build_objective(parts, options, kind: Callable[..., Parts] = Objective):
     """The objective with its weights frozen but for those that `options.trains` lets learn.
+
+    Args:
+        parts: the four, by name.
+        options: TrainingOptions.
+        kind: of objective.
 
     Raises:
         InputError: a LoRA without the package peft.
     """
     if options.trains == "lora":
         _add_lora(parts["unet"], options.rank, options.seed)
-    objective = Objective(**{part: parts[part] for part in PARTS}, options=options)
+    objective = kind(**{part: parts[part] for part in PARTS}, options=options)
     for name, parameter in objective.named_parameters():
         parameter.requires_grad_(learns(name, options))
     objective.train()
@@ -231,6 +239,7 @@ def save_parts(objective, folder) -> list[Path]:
         with written_beside(path) as beside:
             torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, beside)
         written.append(path)
+    (Path(folder) / WEIGHTS_FOLDER / STUDENT_FILE).unlink(missing_ok=True)  # of what the folder held before
     lora = {name: tensor for name, tensor in objective.unet.state_dict().items() if ".lora_" in name}
     if lora:
         from safetensors.torch import save_file

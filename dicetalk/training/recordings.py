@@ -4,7 +4,7 @@ A manifest is CSV with a head, or JSONL; each row is a recording, and paths are 
 
     video       a video, or a folder of pictures named so that they sort in order
     audio       its sound; the video's own where empty
-    emotion     one of the eight
+    emotion     one of the eight; empty where it is not known, which `distill` alone can use
     level       1 to 3, or empty where it is not known
     person      who acts
     split       train (where empty), or whatever it is called
@@ -23,7 +23,7 @@ from ..errors import InputError, reason
 from .labels import UNKNOWN, read_emotion, read_level
 
 _COLUMNS = ("video", "audio", "emotion", "level", "person", "split", "landmarks", "face_box", "fps", "name")
-_NEEDED = ("video", "emotion", "person")
+_NEEDED = ("video", "person")
 _VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".flv")
 LAYOUTS = ("mead", "ravdess", "crema-d")
 
@@ -40,7 +40,7 @@ _CREMA_LEVELS = {"LO": 1, "MD": 2, "HI": 3, "XX": UNKNOWN, "X": UNKNOWN}
 
 @dataclass(frozen=True)
 class Source:
-    """A recording's files and labels; what it lacks is None."""
+    """A recording's files and labels; what it lacks is None, and an emotion that is not known is ""."""
 
     name: str
     video: Path
@@ -104,7 +104,7 @@ def _source(row, manifest, where):
     return Source(
         name=str(row.get("name", row["video"])),
         video=file("video"),
-        emotion=read_emotion(row["emotion"], where),
+        emotion=read_emotion(row["emotion"], where) if "emotion" in row else "",
         person=str(row["person"]),
         level=read_level(row.get("level"), where),
         split=str(row.get("split", "train")),

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from pathlib import Path
 
 import comfy.conds
 import comfy.latent_formats
@@ -17,6 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from diffusers.models.resnet import AlphaBlender
 
 from ...dicetalk.checkpoints.loading import fitted_part, read_state_dict
+from ...dicetalk.checkpoints.student import read_student
 from ...dicetalk.errors import InputError
 from ...dicetalk.model.unet import DiceTalkUNet, unet_config_from_state_dict
 from ...dicetalk.sampling.reuse import deep_buffers
@@ -120,7 +122,13 @@ class NativeUNet(DiceTalkUNet):
 
 
 class DiceTalkModel(comfy.model_base.BaseModel):
-    """EDM v-prediction over SVD's latents, sigma 0.002 to 700."""
+    """EDM v-prediction over SVD's latents, sigma 0.002 to 700.
+
+    Attributes:
+        student: how it is sampled, if it is a `dicetalk.checkpoints.student.Student`'s.
+    """
+
+    student = None
 
     def __init__(self, model_config, device=None):
         super().__init__(
@@ -220,7 +228,7 @@ def load_unet(path, model_options={}, disable_dynamic=False):
         A ModelPatcher.
 
     Raises:
-        InputError: the file is not a DICE-Talk UNet.
+        InputError: the file is not a DICE-Talk UNet, or a student's file beside it is damaged.
     """
     state_dict, sampling_settings = _read_unet(path)
     fitted_part("unet", state_dict, path)
@@ -240,6 +248,7 @@ def load_unet(path, model_options={}, disable_dynamic=False):
     config.optimizations["fp8"] = model_options.get("fp8_optimizations", False)
 
     model = config.get_model(state_dict)
+    model.student = read_student(Path(path).parent)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     if not comfy.model_management.is_device_cpu(offload_device):

@@ -1,5 +1,7 @@
 """DICE-Talk Guider and DICE-Talk Sampler."""
 
+import logging
+
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -16,6 +18,8 @@ from ...dicetalk.model.settings import EXPRESSION_BUCKET, MOTION_BUCKET
 from ...dicetalk.sampling.conditions import STRONGEST, Conditions
 from ...dicetalk.sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
 from ...dicetalk.sampling.speed import ALIGN_YOUR_STEPS, MOST_SKIPPED, PUBLISHED, SPEEDS, Savings
+from ...dicetalk.sampling.student import own_settings, student_text
+from ...dicetalk.sampling.windows import WINDOW
 from ..checks import require_finite
 from ..preview import all_shown
 from ..progress import clip_of_list
@@ -24,6 +28,7 @@ from ..types import CLIP, Audio, DiceTalk, Emotion, Portrait
 # Tensors of a clip's latents that sampling holds in main memory at one time, on the CPU and with a GPU; most of them
 # are ComfyUI's own. A test counts them, the latter where there is a GPU.
 COPIES, COPIES_BESIDE_GPU = 11, 5
+STUDENT = "student"  # the noise levels of a student, where no other schedule is asked for
 REUSE_COPIES = 3  # further ones when guidance is reused
 
 PUBLISHED_WINDOWS = {
@@ -300,10 +305,31 @@ def _require_memory(model, frames, latent, tokens, emotion, savings):
     )
 
 
-def _sigmas(model, steps, sampler_name, scheduler, denoise):
-    if scheduler == ALIGN_YOUR_STEPS:
-        from ...dicetalk.sampling.schedules import sigmas_of  # diffusers is slow to import: only when first used
+def _as_student(model, **chosen):
+    """What was chosen, or a student's own where it is the published value; says so in the log."""
+    student = getattr(model.model, "student", None)
+    if student is not None:
+        say = {"sampler": "sampler_name"}
+        logging.info(student_text(student, chosen, lambda name: say.get(name, name)))
+    return own_settings(student, chosen)
 
+
+def _library_noise(seed, guider, start):
+    """The noise of lcm's steps, as the library draws it: on the CPU, whatever the device."""
+    from ...dicetalk.sampling.schedules import fresh_noise  # diffusers is slow to import: only when first used
+
+    generator, device = fresh_noise(seed), guider.model_patcher.load_device
+    shape = len(start) + guider.savings.extra_frames(WINDOW), *start.shape[1:]
+    return lambda sigma, sigma_next: torch.randn(shape, generator=generator).to(device)
+
+
+def _sigmas(model, steps, sampler_name, scheduler, denoise):
+    if scheduler in (ALIGN_YOUR_STEPS, STUDENT):
+        # diffusers is slow to import: only when first used
+        from ...dicetalk.sampling.schedules import sigmas_of, student_sigmas
+
+        if scheduler == STUDENT:
+            return torch.tensor(student_sigmas(int(steps / denoise))[-steps - 1 :])
         return torch.tensor(sigmas_of(scheduler, int(steps / denoise))[-steps - 1 :])
     # KSampler's, which leaves out the last but one for the samplers that end better without it.
     return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise=denoise).sigmas
@@ -328,7 +354,8 @@ class DiceTalkGuider(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        return io.NodeOutput(*make_guider(**inputs))
+        scales = {name: inputs[name] for name in ("reference_scale", "emotion_scale")}
+        return io.NodeOutput(*make_guider(**inputs | _as_student(inputs["model"], **scales)))
 
 
 class DiceTalkSampler(io.ComfyNode):
@@ -374,9 +401,11 @@ class DiceTalkSampler(io.ComfyNode):
                     options=list(SPEEDS),
                     default=PUBLISHED,
                     optional=True,
-                    tooltip="published: as the other inputs say. fast and draft compute a third and a fifth of the "
-                    "pictures, which changes the result: they set steps, sampler_name, scheduler, guidance_from, "
-                    "guidance_to, guidance_reuse, deep_cache and clamp_windows, whatever those say.",
+                    tooltip="published: as the other inputs say; but a student that the command distill made is "
+                    "sampled by its own values wherever steps, sampler_name and the two scales are 25, euler, 3 and 6. "
+                    "fast and draft compute a third and a fifth of the pictures, which changes the result: they set "
+                    "steps, sampler_name, scheduler, guidance_from, guidance_to, guidance_reuse, deep_cache and "
+                    "clamp_windows, whatever those say.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -432,11 +461,17 @@ def _sampled(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0,
         chosen = dict(SPEEDS[speed])
         steps, sampler_name, scheduler = (chosen.pop(name) for name in ("steps", "sampler", "schedule"))
         inputs |= chosen
-    guider, latent = make_guider(**inputs)
     model = inputs["model"]
-    sampler = comfy.samplers.sampler_object(sampler_name)
-    sigmas = _sigmas(model, steps, sampler_name, scheduler, denoise)
+    scales = {name: inputs[name] for name in ("reference_scale", "emotion_scale")}
+    own = _as_student(model, steps=steps, sampler=sampler_name, **scales)
+    steps, sampler_name = own.pop("steps"), own.pop("sampler")
+    guider, latent = make_guider(**inputs | own)
     start = latent["samples"]
+    sampler = comfy.samplers.sampler_object(sampler_name)
+    if sampler_name == "lcm" and getattr(model.model, "student", None) is not None:
+        sampler = comfy.samplers.ksampler("lcm", {"noise_sampler": _library_noise(seed, guider, start)})
+        scheduler = STUDENT if scheduler == "karras" else scheduler
+    sigmas = _sigmas(model, steps, sampler_name, scheduler, denoise)
     samples = guider.sample(
         comfy.sample.prepare_noise(start, seed),
         start,

@@ -166,8 +166,11 @@ def test_features_of_other_sizes_are_refused(command, tiny_checkpoint, tmp_path)
 
 def test_a_manifest_as_csv(tmp_path):
     path = tmp_path / "list.csv"
-    path.write_text('video,emotion,level,person,face_box,split\na.mp4,sad,3,p,"1,2,3,4",\nb.mp4,happy,,q,,val\n')
-    first, second = read_manifest(path)
+    path.write_text(
+        'video,emotion,level,person,face_box,split\na.mp4,sad,3,p,"1,2,3,4",\nb.mp4,happy,,q,,val\nc.mp4,,,q,,\n'
+    )
+    first, second, third = read_manifest(path)
+    assert (third.emotion, third.level) == ("", 0)
     assert (first.video, first.level, first.face_box, first.split) == (tmp_path / "a.mp4", 3, (1, 2, 3, 4), "train")
     assert (second.name, second.level, second.face_box, second.split) == ("b.mp4", 0, None, "val")
 
