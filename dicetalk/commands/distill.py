@@ -32,7 +32,8 @@ OPTIONS = (
     ("accumulate", int, "parts in which a process computes its share of a step, for less memory"),
     ("frames", int, "frames of a clip in a step; 25 is the window of sampling"),
     ("rate", float, "learning rate of AdamW"),
-    ("warm_up", int, "steps over which the learning rate rises"),
+    ("warm_up", int, "first steps, over which the learning rate rises"),
+    ("cool_down", int, "last steps, over which it falls to nothing"),
     ("decay", float, "weight decay"),
     ("clip", float, "largest norm of the gradient"),
     ("reference_scale", float, "guidance that is put into the weights: how closely frames keep to the portrait"),
@@ -44,7 +45,7 @@ OPTIONS = (
     ("rank", int, "of the LoRA"),
     ("seed", int, "of everything that is random"),
 )
-_MAY_BE_0 = ("decay", "ema", "seed", "warm_up", "reference_scale", "emotion_scale", "weakest", "strongest")
+_MAY_BE_0 = ("decay", "ema", "seed", "warm_up", "cool_down", "reference_scale", "emotion_scale", "weakest", "strongest")
 
 
 def add_arguments(parser):
