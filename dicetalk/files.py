@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .errors import InputError
 
+STATE_SUFFIX = ".resume"  # of the file with the finished steps of a video, after the video's own name
 _CHUNK = 2**20
 _BEING_WRITTEN: set[str] = set()  # names of files, by this process
 

@@ -13,7 +13,7 @@ from typing import Any, Callable
 from .embedder.options import ClipOptions
 from .emotion.options import LONGEST, SUFFIX
 from .errors import InputError
-from .files import sha256_of
+from .files import STATE_SUFFIX, sha256_of
 from .sampling.speed import MOST_SKIPPED, PUBLISHED, SAMPLERS, SCHEDULES, SPEEDS
 from .script.placing import METHODS as PLACING
 from .script.text import is_file, read_script
@@ -221,7 +221,6 @@ class Job(ClipOptions):
             named: how an error calls a field.
         """
         from .media.container import check_writable
-        from .sampling.resume import SUFFIX as STATE
 
         read = [(name, getattr(self, name)) for name in ("portrait", "video", "audio")]
         read = [(name, file) for name, file in read if file is not None]
@@ -245,7 +244,7 @@ class Job(ClipOptions):
             raise InputError(
                 f"{named('output')} is {output}: the video is an MP4 file, so give it a name that ends in .mp4."
             )
-        check_writable(output, (f".seed{self.seed + self.best_of}" if self.best_of > 1 else "") + STATE)
+        check_writable(output, (f".seed{self.seed + self.best_of}" if self.best_of > 1 else "") + STATE_SUFFIX)
         if self.meter:
             check_writable(self.meter_file)
         for name, file in read:

@@ -16,6 +16,10 @@ _REPLACED = (
     (r" with " + _DOWNLOAD, f": click {_BUTTON}"),
     (rf" \({_DOWNLOAD} fetches it\)", ""),
     (r", or give \S.*, the miniature, which knows", ", or choose miniature, which knows"),
+    (
+        r"run `python -m dicetalk emotion classes [^`]*` once, or leave out the meter",
+        "measure it once, as the node's help says, or switch off meter",
+    ),
     (r", or name another folder with --output", ""),
     (r"with --face x1,y1,x2,y2 \(in ComfyUI with the input bboxes or mask\)", "with the input bboxes or mask"),
     (r"with --face left or right, or ", "with the input face, or "),

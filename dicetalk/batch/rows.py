@@ -96,18 +96,6 @@ def folder_rows(portraits, audios, changes: dict[str, str] | None = None, patter
     return without_collisions(rows)
 
 
-def read_changes(texts) -> dict[str, str]:
-    """["emotion=happy", "size=256"] → {"emotion": "happy", "size": "256"}; InputError for what is no field."""
-    changes = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or name not in defaults():
-            raise InputError(f"--set {text}: give FIELD=VALUE, with a field out of {', '.join(defaults())}.")
-        changes[name] = value
-    return changes
-
-
 def named_output(pattern, number, job) -> str:
     """A pattern with {row}, {portrait}, {audio}, {emotion} and {seed} filled in; files by name, without suffix. A video
     counts as portrait, and where no other voice is given as audio."""

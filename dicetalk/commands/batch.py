@@ -53,9 +53,24 @@ def add_arguments(parser):
     add("--json", action="store_true", help="print one JSON object a line: each row's end with the progress, and a sum")
 
 
+def read_changes(texts) -> dict[str, str]:
+    """["emotion=happy", "size=256"] → {"emotion": "happy", "size": "256"}; InputError for what is no field."""
+    from ..errors import InputError
+    from ..job import defaults
+
+    changes = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in defaults():
+            raise InputError(f"--set {text}: give FIELD=VALUE, with a field out of {', '.join(defaults())}.")
+        changes[name] = value
+    return changes
+
+
 def run(args):
     """Make the videos. Returns 0, or 1 if a row failed."""
-    from ..batch.rows import folder_rows, read_changes, read_rows
+    from ..batch.rows import folder_rows, read_rows
     from ..errors import InputError
 
     if (args.jobs is None) == (args.portraits is None):

@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import require_space, write_errors, written_beside
+from ..files import STATE_SUFFIX, require_space, write_errors, written_beside
 
 FORMAT, VERSION = "dicetalk-run", "1"
-SUFFIX = ".resume"
 SECONDS = 10
 CARRIED = ("guidance", "solver")  # tensors of the latents' shape beside them, where the next steps need them
 _DIGEST = "sha256:"
@@ -25,7 +24,7 @@ _DIGEST = "sha256:"
 def state_path(output) -> Path:
     """Where the state of a run that writes `output` is kept."""
     output = Path(output)
-    return output.with_name(output.name + SUFFIX)
+    return output.with_name(output.name + STATE_SUFFIX)
 
 
 def digest(*parts) -> str:

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from dicetalk.batch.rows import folder_rows, read_changes, read_rows
+from dicetalk.batch.rows import folder_rows, read_rows
+from dicetalk.commands.batch import read_changes
 from dicetalk.errors import InputError
 
 LINE = {"portrait": "a.png", "audio": "a.wav", "output": "a.mp4"}

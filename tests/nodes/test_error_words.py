@@ -102,6 +102,10 @@ def test_no_text_of_a_node_holds_a_flag_of_the_command_line(pack):
         ),
         ("give 9 s of it at most (--length 9)", "give 9 s of it at most"),
         ("make room, or name another folder with --output.", "make room."),
+        (
+            "run `python -m dicetalk emotion classes --checkpoint X` once, or leave out the meter.",
+            "measure it once, as the node's help says, or switch off meter.",
+        ),
     ],
 )
 def test_the_button_takes_the_place_of_the_command(pack, told, said):
