@@ -31,12 +31,11 @@ ROWS = [
 
 
 def graph(**changes):
-    """The quick-start graph with the small VAE and DICE-Talk Video; changes are given as node class → inputs."""
+    """The quick-start graph with DICE-Talk Video; changes are given as node class → inputs."""
     made = copy.deepcopy(QUICK_START)
-    made["3"]["inputs"]["vae_name"] = "small_vae.safetensors"
     made["6"]["inputs"] |= {"short_side": 64}
     made["9"]["inputs"] |= {"steps": 1}
-    video = {"samples": ["9", 0], "vae": ["3", 0], "fps": 12.5, "audio": ["7", 3], "chunk_size": 8, "context": 0}
+    video = {"samples": ["9", 0], "vae": ["5", 3], "fps": 12.5, "audio": ["7", 3], "chunk_size": 8, "context": 0}
     made["11"] = {"class_type": "DiceTalkVideo", "inputs": video}
     del made["10"]
     for node in made.values():
