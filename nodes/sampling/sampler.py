@@ -305,9 +305,14 @@ def _require_memory(model, frames, latent, tokens, emotion, savings):
     )
 
 
+def _student(model):
+    """What a MODEL's checkpoint says of its sampling, or None, of which other errors tell if it is no MODEL at all."""
+    return getattr(getattr(model, "model", None), "student", None)
+
+
 def _as_student(model, **chosen):
     """What was chosen, or a student's own where it is the published value; says so in the log."""
-    student = getattr(model.model, "student", None)
+    student = _student(model)
     if student is not None:
         say = {"sampler": "sampler_name"}
         logging.info(student_text(student, chosen, lambda name: say.get(name, name)))
@@ -468,7 +473,7 @@ def _sampled(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0,
     guider, latent = make_guider(**inputs | own)
     start = latent["samples"]
     sampler = comfy.samplers.sampler_object(sampler_name)
-    if sampler_name == "lcm" and getattr(model.model, "student", None) is not None:
+    if sampler_name == "lcm" and _student(model) is not None:
         sampler = comfy.samplers.ksampler("lcm", {"noise_sampler": _library_noise(seed, guider, start)})
         scheduler = STUDENT if scheduler == "karras" else scheduler
     sigmas = _sigmas(model, steps, sampler_name, scheduler, denoise)
