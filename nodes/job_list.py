@@ -1,5 +1,6 @@
 """DICE-Talk Job List."""
 
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -220,13 +221,13 @@ def _image(path):
     """An IMAGE of one picture, (1, height, width, 3) in 0..1.
 
     It is Load Image's, so that a clip equals the one of a graph with that node: ComfyUI and Pillow decode JPEG
-    differently, by up to 3 of 255. What that node cannot give is read by `load_image`: HEIC, a camera's raw file, the
-    first picture of an animation, and a file that a link in the input folder leads to.
+    differently, most at the edges of colours. What that node cannot give is read by `load_image`: HEIC, a camera's raw
+    file, the first picture of an animation, and a file that a link in the input folder leads to.
     """
     picture = load_image(path)  # it also says what is wrong with a file
     _require_memory(path, 4 * 3 * picture.width * picture.height)
     if is_still(path) and not is_heif(path) and not is_raw(path):
-        import nodes  # ComfyUI's, which is there once it runs
+        nodes = importlib.import_module("nodes")  # ComfyUI's, not this package; it is there once ComfyUI runs
 
         root = os.path.abspath(folder_paths.get_input_directory())
         try:

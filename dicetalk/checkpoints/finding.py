@@ -81,7 +81,8 @@ class Checkpoint:
     @property
     def student(self) -> Student | None:
         """How it is sampled, if it is a student of `distill`; InputError if the file beside its UNet is damaged."""
-        return read_student(self.files["unet"].parent)
+        unet = self.files.get("unet")
+        return None if unet is None else read_student(unet.parent)
 
     def file(self, part: str) -> Path:
         """The file of a part of `PARTS`; InputError if the checkpoint lacks it."""

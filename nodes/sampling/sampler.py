@@ -467,7 +467,7 @@ def _sampled(seed, steps, sampler_name, scheduler, speed=PUBLISHED, denoise=1.0,
         steps, sampler_name, scheduler = (chosen.pop(name) for name in ("steps", "sampler", "schedule"))
         inputs |= chosen
     model = inputs["model"]
-    scales = {name: inputs[name] for name in ("reference_scale", "emotion_scale")}
+    scales = {name: inputs[name] for name in ("reference_scale", "emotion_scale") if name in inputs}
     own = _as_student(model, steps=steps, sampler=sampler_name, **scales)
     steps, sampler_name = own.pop("steps"), own.pop("sampler")
     guider, latent = make_guider(**inputs | own)

@@ -1,11 +1,14 @@
 """Each node's help fits into the panel in which ComfyUI shows it beside the graph, at the panel's own width."""
 
+import re
+
 import pytest
 from project import ROOT
 from test_look import photograph
 
 PAGES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
 HELP = ".node-help-content"
+MISSING = re.compile(r"404 .*/docs/\w+/en\.md")
 SELECT = """(kind) => {
     app.graph.clear();
     const node = LiteGraph.createNode(kind);
@@ -41,6 +44,8 @@ def panel(frontend):
 
     yield show
     frontend.set("Comfy.RightSidePanel.IsOpen", False)
+    # The page asks for the help in its own language first, and takes the one without a language where there is none.
+    frontend.errors[:] = [error for error in frontend.errors if not MISSING.search(error)]
 
 
 def test_nothing_in_a_help_page_is_wider_than_the_panel(frontend, panel):

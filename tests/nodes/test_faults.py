@@ -323,9 +323,10 @@ def test_a_killed_server_leaves_no_half_file_and_the_next_run_works(recorded):
 
 
 def with_video(graph):
-    """The graph with DICE-Talk Video in place of VAE Decode and Create Video."""
+    """The graph with DICE-Talk Video in place of VAE Decode and Create Video, and a VAE of ComfyUI's own kind."""
     del graph["10"]
-    sockets = {"samples": ["9", 0], "vae": ["5", 3], "audio": ["7", 3]}
+    graph["3"] = {"class_type": "VAELoader", "inputs": {"vae_name": "small_vae.safetensors"}}
+    sockets = {"samples": ["9", 0], "vae": ["3", 0], "audio": ["7", 3]}
     graph["11"] = {"class_type": "DiceTalkVideo", "inputs": sockets | {"fps": 12.5, "chunk_size": 10, "context": 4}}
     return graph
 

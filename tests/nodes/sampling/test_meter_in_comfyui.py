@@ -121,12 +121,18 @@ def test_the_sampler_shows_the_chart_of_the_finished_clip(small, meter, monkeypa
     node = small.module("nodes.sampling.sampler")
     guider, shown = metered(small, meter), []
     monkeypatch.setattr(node, "make_guider", lambda **_: (guider, small.start(guider)))
-    monkeypatch.setattr(node, "shown", lambda picture, cls: shown.append(picture) or {"images": []})
+
+    def all_shown(pictures, cls):
+        shown.extend(pictures)
+        return {"images": []} if pictures else None
+
+    monkeypatch.setattr(node, "all_shown", all_shown)
     with torch.inference_mode():
-        out = node.DiceTalkSampler.execute(0, 3, "euler", "karras", model=small.patcher, meter=True)
+        given = {"seed": [0], "sampler_name": ["euler"], "scheduler": ["karras"], "model": [small.patcher]}  # as lists
+        out = node.DiceTalkSampler.execute(**given, steps=[3], meter=[True])
         assert out.ui == {"images": []} and shown[0].tobytes() == guider.chart().tobytes()
-        assert node.DiceTalkSampler.execute(0, 1, "euler", "karras", model=small.patcher).ui is None
-    assert out.result[0]["samples"].shape == (FRAMES, 4, 4, 4) and len(shown) == 1
+        assert node.DiceTalkSampler.execute(**given, steps=[1]).ui is None
+    assert out.result[0][0]["samples"].shape == (FRAMES, 4, 4, 4) and len(shown) == 1
 
 
 @pytest.mark.parametrize("count", [0, 3])  # of all, and of the first half, which leaves noise
