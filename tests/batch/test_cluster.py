@@ -1,4 +1,7 @@
-"""A batch on a real local Ray cluster of two nodes, of which one is killed in the middle."""
+"""A batch on a real local Ray cluster of two nodes: interrupted, and then one of them is killed in the middle."""
+
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -9,10 +12,11 @@ from small_jobs import job, left_over, pictures
 from dicetalk.batch.cluster import _clean, run_on_ray
 from dicetalk.batch.engine import DONE, FAILED, SKIPPED, Outcome
 from dicetalk.batch.rows import Row
+from dicetalk.batch.running import run_here
 from dicetalk.errors import InputError
 from dicetalk.rendering import render
 
-CLIPS, COMPARED = 9, 3  # as many as a busy machine makes in some minutes
+CLIPS, INTERRUPTED_AFTER = 21, 5
 
 
 @pytest.fixture
@@ -43,32 +47,73 @@ def one_thread():
 
 
 @pytest.mark.timeout(1200)
-def test_a_node_that_dies_costs_no_clip(tmp_path, tiny_checkpoint, cluster, one_thread):
-    rows = [Row(number, job(tmp_path, tiny_checkpoint, f"{number}.mp4", seed=number)) for number in range(CLIPS)]
+def test_ctrl_c_and_a_node_that_dies_cost_no_clip(tmp_path, tiny_checkpoint, cluster, one_thread):
+    """24 rows, three of them bad: Ctrl-C ends the first run; the same rows run again, and one of two nodes is killed.
+
+    The videos are compared with those of one batch in this process, and the first and last of these with single runs;
+    tests/batch/test_engine.py compares more of them, without `clamp_windows`, which is here to save time.
+    """
+    rows = [Row(number, small(tmp_path, tiny_checkpoint, f"{number}.mp4", seed=number)) for number in range(CLIPS)]
     bad = {"audio": DEMO / "portrait.jpg"}, {"emotion": "hapy"}
-    rows[2:2] = [Row(100 + n, job(tmp_path, tiny_checkpoint, f"{100 + n}.mp4", **more)) for n, more in enumerate(bad)]
+    rows[2:2] = [Row(100 + n, small(tmp_path, tiny_checkpoint, f"{100 + n}.mp4", **more)) for n, more in enumerate(bad)]
     rows.append(Row(102, problem="row 102: it is bad."))
+    assert len(rows) == 24
+
+    before = []
+
+    def interrupt(outcome):
+        before.append(outcome)
+        if sum(each.status == DONE for each in before) == INTERRUPTED_AFTER:
+            signal.raise_signal(signal.SIGINT)  # what Ctrl-C does
+
+    with pytest.raises(KeyboardInterrupt):
+        run_on_ray(rows, interrupt, workers=2)
+    there = {int(path.stem) for path in tmp_path.glob("*.mp4")}
+    assert {each.row for each in before if each.status == DONE} <= there and len(there) < CLIPS - 2
+    assert not [name for name in left_over(tmp_path) if not name.endswith(".resume")]
+
     outcomes, killed = [], []
 
-    def on_outcome(outcome):
+    def kill(outcome):
         outcomes.append(outcome)
-        if outcome.status == DONE and outcome.worker == cluster.second.node_id[:8] and not killed:
-            killed.append(len(outcomes))
+        if killed or outcome.status != DONE:
+            return
+        if outcome.worker == cluster.second.node_id[:8]:
+            killed.append({each.row for each in outcomes})
             cluster.remove_node(cluster.second, allow_graceful=False)
+        else:
+            time.sleep(2)  # the other node is given time to start, before all rows are made
 
-    run_on_ray(rows, on_outcome, workers=2)
+    run_on_ray(rows, kill, workers=2)
 
-    assert killed and killed[0] < len(rows)
+    assert killed and not set(range(CLIPS)) <= killed[0]
     assert sorted(outcome.row for outcome in outcomes) == sorted(row.number for row in rows)
-    made = [outcome for outcome in outcomes if outcome.row < 100]
-    assert {outcome.status for outcome in made} <= {DONE, SKIPPED}
+    status = {outcome.row: outcome.status for outcome in outcomes}
+    assert {status[number] for number in there} == {SKIPPED}
+    assert {status[number] for number in set(range(CLIPS)) - there} <= {DONE, SKIPPED}
     reasons = {outcome.row: outcome.reason for outcome in outcomes if outcome.status == FAILED}
     assert sorted(reasons) == [100, 101, 102]
     assert "no audio track" in reasons[100] and "did you mean happy" in reasons[101]
-    assert left_over(tmp_path) == []
-    for number in range(0, CLIPS, CLIPS // COMPARED):
-        render(job(tmp_path, tiny_checkpoint, "alone.mp4", seed=number), say=lambda text: None)
-        assert np.array_equal(pictures(tmp_path / f"{number}.mp4"), pictures(tmp_path / "alone.mp4"))
+    assert reasons[102] == "row 102: it is bad."
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{number}.mp4" for number in range(CLIPS))
+
+    here = tmp_path / "here"
+    here.mkdir()
+    again = [Row(number, small(here, tiny_checkpoint, f"{number}.mp4", seed=number)) for number in range(CLIPS)]
+    run_here(again, lambda outcome: None)
+    made = [pictures(tmp_path / f"{number}.mp4") for number in range(CLIPS)]
+    for number in range(CLIPS):
+        assert np.array_equal(made[number], pictures(here / f"{number}.mp4")), number
+        assert number == 0 or not np.array_equal(made[number], made[number - 1])
+    for number in (0, CLIPS - 1):
+        render(small(here, tiny_checkpoint, "alone.mp4", seed=number), say=lambda text: None)
+        assert np.array_equal(made[number], pictures(here / "alone.mp4"))
+        (here / "alone.mp4").unlink()
+
+
+def small(*args, **changes):
+    """A clip of two frames in one step, which computes no other frames."""
+    return job(*args, steps=1, length=0.16, clamp_windows=True, **changes)
 
 
 def test_what_a_dead_worker_leaves_of_several_seeds_is_removed(tmp_path, tiny_checkpoint):
