@@ -306,7 +306,7 @@ def _require_memory(model, frames, latent, tokens, emotion, savings):
 
 
 def _student(model):
-    """What a MODEL's checkpoint says of its sampling, or None, of which other errors tell if it is no MODEL at all."""
+    """How a MODEL's checkpoint is sampled if it is a student, else None; what is no MODEL at all is refused later."""
     return getattr(getattr(model, "model", None), "student", None)
 
 
