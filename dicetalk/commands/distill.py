@@ -6,6 +6,9 @@ labels or without, since their emotions are drawn. What comes out is a checkpoin
 nodes, `generate` and the library read in it how it is sampled."""
 
 from .training_run import (
+    MAY_BE_0,
+    RESULT_NUMBERS,
+    STEP_NUMBERS,
     accelerated,
     add_numbers,
     add_run_arguments,
@@ -27,25 +30,15 @@ EXAMPLES = (
 )
 
 OPTIONS = (
-    ("steps", int, "steps of the optimizer"),
-    ("batch", int, "clips per step, over all processes"),
-    ("accumulate", int, "parts in which a process computes its share of a step, for less memory"),
-    ("frames", int, "frames of a clip in a step; 25 is the window of sampling"),
-    ("rate", float, "learning rate of AdamW"),
-    ("warm_up", int, "first steps, over which the learning rate rises"),
-    ("cool_down", int, "last steps, over which it falls to nothing"),
-    ("decay", float, "weight decay"),
-    ("clip", float, "largest norm of the gradient"),
+    *STEP_NUMBERS,
     ("reference_scale", float, "guidance that is put into the weights: how closely frames keep to the portrait"),
     ("emotion_scale", float, "guidance that is put into the weights: how far speech and emotion go"),
     ("weakest", float, "smallest intensity of the emotions that are drawn"),
     ("strongest", float, "largest intensity of the emotions that are drawn"),
     ("huber", float, "difference of latents below which the loss is squared, and above it absolute"),
-    ("ema", float, "decay of the moving average of the weights, which is saved; 0 keeps none"),
-    ("rank", int, "of the LoRA"),
-    ("seed", int, "of everything that is random"),
+    *RESULT_NUMBERS,
 )
-_MAY_BE_0 = ("decay", "ema", "seed", "warm_up", "cool_down", "reference_scale", "emotion_scale", "weakest", "strongest")
+_MAY_BE_0 = (*MAY_BE_0, "reference_scale", "emotion_scale", "weakest", "strongest")
 
 
 def add_arguments(parser):

@@ -7,6 +7,9 @@ accelerate launch -m dicetalk train DATA … DATA and OUTPUT must then be in fol
 import os
 
 from .training_run import (
+    MAY_BE_0,
+    RESULT_NUMBERS,
+    STEP_NUMBERS,
     accelerated,
     add_numbers,
     add_run_arguments,
@@ -27,15 +30,7 @@ EXAMPLES = (
 )
 
 OPTIONS = (
-    ("steps", int, "steps of the optimizer"),
-    ("batch", int, "clips per step, over all processes"),
-    ("accumulate", int, "parts in which a process computes its share of a step, for less memory"),
-    ("frames", int, "frames of a clip in a step; 25 is the window of sampling"),
-    ("rate", float, "learning rate of AdamW"),
-    ("warm_up", int, "first steps, over which the learning rate rises"),
-    ("cool_down", int, "last steps, over which it falls to nothing"),
-    ("decay", float, "weight decay"),
-    ("clip", float, "largest norm of the gradient"),
+    *STEP_NUMBERS,
     ("sigma_mean", float, "mean of the logarithm of the noise level"),
     ("sigma_deviation", float, "its standard deviation"),
     ("discrimination", float, "weight of the emotion discrimination; 0 leaves it out"),
@@ -44,13 +39,11 @@ OPTIONS = (
     ("prior_deviation", float, "standard deviation of an emotion around its prior"),
     ("drop_all", float, "share of clips trained without portrait, speech and emotion (U of guidance)"),
     ("drop_driving", float, "share of clips trained without speech and emotion (R of guidance)"),
-    ("ema", float, "decay of the moving average of the weights, which is saved; 0 keeps none"),
-    ("rank", int, "of the LoRA"),
-    ("seed", int, "of everything that is random"),
+    *RESULT_NUMBERS,
 )
 _MAY_BE_0 = (
-    *("decay", "discrimination", "quantization", "reference", "prior_deviation", "drop_all", "drop_driving"),
-    *("ema", "seed", "warm_up", "cool_down", "sigma_deviation"),
+    *MAY_BE_0,
+    *("sigma_deviation", "discrimination", "quantization", "reference", "prior_deviation", "drop_all", "drop_driving"),
 )
 _SHARES = ("reference", "drop_all", "drop_driving")
 

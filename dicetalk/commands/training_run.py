@@ -3,6 +3,24 @@
 import os
 
 STATE_FILE = "training.safetensors"
+# (name, type, help), as `add_numbers` takes them.
+STEP_NUMBERS = (
+    ("steps", int, "steps of the optimizer"),
+    ("batch", int, "clips per step, over all processes"),
+    ("accumulate", int, "parts in which a process computes its share of a step, for less memory"),
+    ("frames", int, "frames of a clip in a step; 25 is the window of sampling"),
+    ("rate", float, "learning rate of AdamW"),
+    ("warm_up", int, "first steps, over which the learning rate rises"),
+    ("cool_down", int, "last steps, over which it falls to nothing"),
+    ("decay", float, "weight decay"),
+    ("clip", float, "largest norm of the gradient"),
+)
+RESULT_NUMBERS = (
+    ("ema", float, "decay of the moving average of the weights, which is saved; 0 keeps none"),
+    ("rank", int, "of the LoRA"),
+    ("seed", int, "of everything that is random"),
+)
+MAY_BE_0 = ("warm_up", "cool_down", "decay", "ema", "seed")  # of these
 
 
 def add_run_arguments(parser):
