@@ -24,7 +24,7 @@ from .portrait import encoded, first_in_colour, to_pil
 from .preview import shown
 from .progress import say
 from .sampling.sampler import PUBLISHED_WINDOWS, sample
-from .types import DiceTalk, Emotion, SpeechTokens
+from .types import DiceTalk, Emotion, SpeechTokens, clip_vision_input, vae_input
 from .video import LatentVideo
 
 AUDIO_NAMES = [name.replace("emotion", "audio") for name in INPUT_NAMES]
@@ -86,16 +86,8 @@ class DiceTalkDialogue(io.ComfyNode):
                     "model", tooltip="From Load DICE-Talk; LoRA, compile and cache nodes may be in between."
                 ),
                 DiceTalk.Input("dicetalk", tooltip="From Load DICE-Talk."),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint "
-                    "Loader with svd_xt.safetensors has it too.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
-                    "svd_xt.safetensors has it too.",
-                ),
+                clip_vision_input(),
+                vae_input(),
                 io.Image.Input("image", tooltip="One picture with all persons, their faces to the camera."),
                 io.Autogrow.Input(
                     "emotions",

@@ -228,7 +228,6 @@ def _image(path):
     _require_memory(path, 4 * 3 * picture.width * picture.height)
     if is_still(path) and not is_heif(path) and not is_raw(path):
         nodes = importlib.import_module("nodes")  # ComfyUI's, not this package; it is there once ComfyUI runs
-
         root = os.path.abspath(folder_paths.get_input_directory())
         try:
             return nodes.LoadImage().load_image(os.path.relpath(os.path.abspath(path), root))[0][:1]

@@ -12,7 +12,7 @@ from ..dicetalk.media.faces import CHOICES, parse_face
 from ..dicetalk.media.portrait import prepare_portrait
 from .checks import require_picture
 from .preview import shown
-from .types import EncodedPortrait, Portrait
+from .types import EncodedPortrait, Portrait, clip_vision_input, vae_input
 from .vae import in_precision
 
 AUTOMATIC = "automatic"
@@ -34,16 +34,8 @@ class DiceTalkPortrait(io.ComfyNode):
             search_aliases=["talking head", "avatar", "portrait animation", "face animation", "face"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of one person. Of a batch, the first is used."),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint "
-                    "Loader with svd_xt.safetensors has it too.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
-                    "svd_xt.safetensors has it too.",
-                ),
+                clip_vision_input(),
+                vae_input(),
                 io.Int.Input(
                     "short_side",
                     default=512,

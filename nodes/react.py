@@ -19,7 +19,7 @@ from ..dicetalk.memory import require_memory
 from .checks import require_finite, require_picture
 from .portrait import AUTOMATIC, FACES, chosen_face, encode_latent, encoded, mask_for, preview, to_image, to_pil
 from .preview import shown
-from .types import Portrait
+from .types import Portrait, clip_vision_input, vae_input
 from .vae import in_precision
 
 
@@ -35,16 +35,8 @@ class DiceTalkReact(io.ComfyNode):
             search_aliases=["video to video", "dubbing", "change emotion", "lip sync", "re-act", "reenact"],
             inputs=[
                 io.Video.Input("video", tooltip="A video of one person, whose face is looked for in the first frame."),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint "
-                    "Loader with svd_xt.safetensors has it too.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
-                    "svd_xt.safetensors has it too.",
-                ),
+                clip_vision_input(),
+                vae_input(),
                 io.Int.Input(
                     "short_side",
                     default=512,

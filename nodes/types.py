@@ -16,6 +16,22 @@ Words = io.Custom("DICETALK_WORDS")
 CLIP = "dicetalk_clip"  # in a LATENT out of a list: (its number from 1, how many there are)
 
 
+def clip_vision_input():
+    return io.ClipVision.Input(
+        "clip_vision",
+        tooltip="Stable Video Diffusion's CLIP vision tower, from Load DICE-Talk. Image Only Checkpoint Loader with "
+        "svd_xt.safetensors has it too.",
+    )
+
+
+def vae_input():
+    return io.Vae.Input(
+        "vae",
+        tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
+        "svd_xt.safetensors has it too.",
+    )
+
+
 @dataclass(frozen=True)
 class SpeechTokens:
     """DICETALK_AUDIO. `tokens`: (frames, tokens, dim); `unconditional`: (1, tokens, dim); float32."""

@@ -25,7 +25,7 @@ from ..dicetalk.sampling.finite import FramesNotFinite, require_finite_frames
 from ..dicetalk.script.subtitles import parse_srt
 from .checks import require_audio
 from .progress import TimeLeft, clip_of_list, say
-from .types import CLIP
+from .types import CLIP, vae_input
 from .vae import in_precision
 
 InterpModel = io.Custom("INTERP_MODEL")
@@ -411,11 +411,7 @@ class DiceTalkVideo(io.ComfyNode):
             search_aliases=["vae decode", "create video", "long video", "streaming", "talking head", "frame rate"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From DICE-Talk Sampler."),
-                io.Vae.Input(
-                    "vae",
-                    tooltip="Stable Video Diffusion's VAE, from Load DICE-Talk. Image Only Checkpoint Loader with "
-                    "svd_xt.safetensors has it too.",
-                ),
+                vae_input(),
                 io.Float.Input(
                     "fps",
                     default=12.5,
