@@ -116,10 +116,8 @@ def run(args):
         if args.clips:
             clip_file(args.clips, result, pictures, next(numbers))
 
-    chosen = {name: getattr(args, name) for name in ("steps", "reference_scale", "emotion_scale")} | {
-        "sampler": "euler"
-    }
-    sampling = Sampling(**own_settings(checkpoint.student, chosen))
+    chosen = {name: getattr(args, name) for name in ("steps", "reference_scale", "emotion_scale")}
+    sampling = Sampling(**own_settings(checkpoint.student, chosen | {"sampler": "euler"}))
     studio = Studio(pipeline, reader, args.size, args.frames, args.seed, on_clip)
     embedder = _embedder(args, pipeline, priors) if args.embedder else None
     sections = {}

@@ -34,7 +34,10 @@ class DPMPlusPlus2M(EDMDPMSolverMultistepScheduler):
 
 class LatentConsistency:
     """Multistep consistency sampling (Song et al., arXiv 2303.01469, algorithm 1), the "lcm" of ComfyUI: every step
-    takes the denoised latents, and adds fresh noise of the next level to them. For the students of `distill`."""
+    takes the denoised latents, and adds fresh noise of the next level to them. For the students of `distill`.
+
+    diffusers' own `LCMScheduler` knows a thousand timesteps, and no noise levels as high as 700.
+    """
 
     def set_timesteps(self, num_inference_steps=None, device=None, sigmas=None):
         """The levels of `student_sigmas`, or those given, which end with 0."""
@@ -108,10 +111,9 @@ def sigmas_of(schedule: str, steps: int) -> list[float] | None:
 
 def karras_sigmas(steps: int) -> list[float]:
     """Karras' noise levels (Karras et al. 2022, equation 5, rho 7): `steps` falling ones from 700 to 0.002, and 0."""
-    largest, smallest = SCHEDULER_CONFIG["sigma_max"], SCHEDULER_CONFIG["sigma_min"]
-    assert isinstance(largest, float) and isinstance(smallest, float)
-    high, low = largest ** (1 / 7), smallest ** (1 / 7)
-    return [*((high + place * (low - high)) ** 7 for place in np.linspace(0, 1, steps).tolist()), 0.0]
+    scheduler = make_scheduler("euler")
+    scheduler.set_timesteps(steps)
+    return scheduler.sigmas.tolist()
 
 
 STUDENT_LEVELS = 25  # between which a student learns to jump, see `dicetalk.training.distillation`

@@ -44,11 +44,10 @@ def start_noise(frames):
 
 
 def test_the_levels_are_those_of_the_published_sampling():
-    euler = make_scheduler("euler")
-    euler.set_timesteps(25)
-    assert torch.allclose(torch.tensor(karras_sigmas(25)), euler.sigmas.float(), rtol=1e-3)
-    four = student_sigmas(4)
-    assert four == pytest.approx([*(float(euler.sigmas[level]) for level in (0, 6, 12, 18)), 0], rel=1e-3)
+    high, low = 700 ** (1 / 7), 0.002 ** (1 / 7)
+    levels = [*((high + place / 24 * (low - high)) ** 7 for place in range(25)), 0]
+    assert karras_sigmas(25) == pytest.approx(levels, rel=1e-5)
+    assert student_sigmas(4) == pytest.approx([*(levels[place] for place in (0, 6, 12, 18)), 0], rel=1e-5)
     assert len(student_sigmas(8)) == 9 and student_sigmas(25) == karras_sigmas(25) and len(student_sigmas(40)) == 41
 
 
