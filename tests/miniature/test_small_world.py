@@ -1,4 +1,4 @@
-"""The whole method learns to show emotions: for a minute, in a world of one drawn person, by the miniature's makers."""
+"""The whole method learns to show emotions: two minutes, a world of one drawn person, and the miniature's makers."""
 
 import copy
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from prepared import CONFIG, priors, write_clips
+from prepared import CONFIG, priors
 from torch import nn
 
 from dicetalk.errors import InputError
@@ -30,21 +30,6 @@ pytest.importorskip("matplotlib")
 from dicetalk.training.loop import train  # noqa: E402
 
 QUICK = DistillationOptions(trains="all", steps=4, batch=2, frames=4, rate=1e-3, warm_up=1, ema=0.0)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return accelerate.Accelerator(cpu=True)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return PreparedClips(write_clips(tmp_path_factory.mktemp("clips")), 4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def learned(own, copied=True):

@@ -37,21 +37,6 @@ from dicetalk.training.loop import NotFinite, rate_of, train  # noqa: E402
 QUICK = TrainingOptions(trains="all", steps=6, batch=2, frames=4, rate=3e-3, warm_up=1, checkpointing=False)
 
 
-@pytest.fixture(scope="module")
-def accelerator():
-    return accelerate.Accelerator(cpu=True)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return PreparedClips(write_clips(tmp_path_factory.mktemp("clips")), 4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 def objective(options=QUICK, seed=0):
     return build_objective(new_parts(CONFIG, seed), options)
 
