@@ -7,7 +7,10 @@ HELP = "train a small checkpoint on drawn people, all of it"
 
 EXAMPLES = (
     ("where `python dev.py demo` looks for one", "--output miniature"),
-    ("a try that takes minutes and learns little", "--output small --takes 60 --people 20 --vae-steps 100 --steps 20"),
+    (
+        "a try that takes minutes and learns little",
+        "--output small --takes 60 --people 20 --vae-steps 100 --steps 20 --full-steps 10",
+    ),
 )
 
 OPTIONS = (
@@ -17,8 +20,9 @@ OPTIONS = (
     ("vae_encoder_steps", "steps after which the VAE's encoder stays as it is"),
     ("audio_encoder_steps", "steps of the audio encoder's training"),
     ("image_encoder_steps", "steps of the image encoder's training"),
-    ("steps", "steps of the method's own training; may grow when the command is run again"),
-    ("cool_down", "last steps of it, over which the learning rate falls to nothing"),
+    ("steps", "steps of the method's own training, half of the clips by the nearest code of the bank"),
+    ("full_steps", "steps after those, all by the full bank; may grow when the command is run again"),
+    ("cool_down", "last steps of these, over which the learning rate falls to nothing"),
     ("batch", "clips in a step of it"),
     ("seed", "of everything that is random"),
 )

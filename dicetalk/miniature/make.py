@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from ..emotion.options import CLASSES
 from ..errors import InputError, reason
 from ..files import write_errors, written_beside
 from ..training.dataset import PreparedClips
+from ..training.emotion_maps import restart_silent_units
 from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.parts import build_objective, new_parts, save_parts, start_from_emotions
@@ -59,7 +60,7 @@ class Making:
         takes, people: drawn takes to learn from, and the people in them.
         vae_steps, vae_encoder_steps: of 8 pictures; after the second number the VAE's encoder stays as it is.
         audio_encoder_steps, image_encoder_steps: of 30 s; of 2 pictures of 32 people.
-        steps, cool_down, batch: of the method's own training, see `TrainingOptions`.
+        steps, full_steps, cool_down, batch: of the method's own training, see `stages`.
         seed: of everything.
     """
 
@@ -69,17 +70,22 @@ class Making:
     vae_encoder_steps: int = 1200
     audio_encoder_steps: int = 1000
     image_encoder_steps: int = 400
-    steps: int = 3900
+    steps: int = 4700
+    full_steps: int = 2000
     cool_down: int = 700
     batch: int = 4
     seed: int = 0
 
-    def training(self):
-        """The `TrainingOptions`."""
-        return TrainingOptions(
+    def stages(self):
+        """The `TrainingOptions` of the method's two stages.
+
+        In the first, half of the clips see the nearest code alone, by which codes learn. In the second, every clip sees
+        the whole bank, as sampling does by default, at higher noise levels, where a face's expression is decided; its
+        last `cool_down` steps have a falling learning rate.
+        """
+        first = TrainingOptions(
             trains="all",
             steps=self.steps,
-            cool_down=self.cool_down,
             batch=self.batch,
             rate=1e-3,
             bank="both",
@@ -88,6 +94,15 @@ class Making:
             ema=0.99,
             seed=self.seed,
         )
+        second = replace(
+            first,
+            steps=self.full_steps,
+            cool_down=self.cool_down,
+            bank="full",
+            sigma_mean=1.3,
+            seed=self.seed + 1,
+        )
+        return first, second
 
 
 def make(output, work, making, precision="bf16", on_progress=None):
@@ -101,7 +116,7 @@ def make(output, work, making, precision="bf16", on_progress=None):
         on_progress: called as ``on_progress(stage, done, total, loss)``; the loss is None where there is none.
 
     Returns:
-        The losses of the method's own training, see `dicetalk.training.loop.train`.
+        The losses of the method's own two stages, each as of `dicetalk.training.loop.train`.
 
     Raises:
         InputError: PyTorch is too old, the work is of another making, something cannot be written, or a loss is not
@@ -154,30 +169,35 @@ def make(output, work, making, precision="bf16", on_progress=None):
         module.float()  # to compute with the numbers that were written
     features = encoded(takes, audio_encoder, image_encoder, work / "encoded.npz", report("features"))
     write_clips(work / "clips", chosen, takes, features, vae, report("latents"))
-    options, parts = making.training(), new_parts(CONFIG, making.seed)
+    parts = new_parts(CONFIG, making.seed)
     priors = {name: torch.from_numpy(mean) for name, mean in emotion_means().items()}
     start_from_emotions(parts["emo_model"], priors, making.seed)
-    objective = build_objective(parts, options)
-    history = train(
-        objective,
-        PreparedClips(work / "clips", options.frames),
-        priors,
-        Accelerator(cpu=True),
-        work / "training.safetensors",
-        save_every=50,
-        resume=True,
-        on_step=lambda done, total, losses: report("the method")(done, total, losses[1]),
-    )
+    histories = []
+    for options, told in zip(making.stages(), map(report, ("the method", "the method, by the full bank"))):
+        if histories:
+            restart_silent_units(parts["emo_model"], priors, seed=making.seed)
+        objective = build_objective(parts, options)
+        history = train(
+            objective,
+            PreparedClips(work / "clips", options.frames),
+            priors,
+            Accelerator(cpu=True),
+            work / f"training-{options.bank}.safetensors",
+            save_every=50,
+            resume=True,
+            on_step=lambda done, total, losses, told=told: told(done, total, losses[1]),
+        )
+        histories.append(history)
     save_parts(objective.half(), output)
     (output / MINIATURE_FILE).write_text(_ABOUT, encoding="utf-8")  # last: what has it is whole
-    return history
+    return histories
 
 
 def _check_work(work, making):
-    """InputError where the work folder is of a making with other numbers; more steps of the method may follow."""
+    """InputError where the work folder is of a making with other numbers; more `full_steps` may follow."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / _RECORD
-    now = {name: value for name, value in making.items() if name not in ("steps", "cool_down")}
+    now = {name: value for name, value in making.items() if name not in ("full_steps", "cool_down")}
     if not path.exists():
         if any(work.iterdir()):
             raise InputError(f"{work} holds other things than the work on a miniature: name a new or an empty folder.")

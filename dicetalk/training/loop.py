@@ -10,6 +10,7 @@ import torch
 from ..embedder.processes import check_same, together
 from ..errors import InputError
 from .draw import collate
+from .emotion_maps import centred
 from .parts import fingerprint
 from .state import load_state, save_state
 
@@ -45,6 +46,11 @@ def train(objective, clips, priors, accelerator, state=None, save_every=500, res
             data or states that differ between processes.
         NotFinite: names the step; the last state that was kept is whole.
     """
+    with centred(objective.emo_model, priors):
+        return _train(objective, clips, priors, accelerator, state, save_every, resume, on_step)
+
+
+def _train(objective, clips, priors, accelerator, state, save_every, resume, on_step):
     options = objective.options
     world, rank = accelerator.num_processes, accelerator.process_index
     parts = world * options.accumulate
@@ -126,4 +132,5 @@ def _run(objective, clips, priors):
     """What a state must agree in with the run that continues from it: name → JSON value."""
     options = {name: value for name, value in dataclasses.asdict(objective.options).items() if name not in _FREE}
     means = {name: [round(float(value), 5) for value in mean[:4]] for name, mean in sorted(priors.items())}
-    return options | {"clips": clips.fingerprint(), "start": fingerprint(objective), "priors": means}
+    start = fingerprint(objective)
+    return options | {"clips": clips.fingerprint(), "start": start, "priors": means, "emotions": "centred"}

@@ -23,6 +23,7 @@ MAKING = make.Making(
     audio_encoder_steps=1,
     image_encoder_steps=1,
     steps=2,
+    full_steps=1,
     batch=2,
 )
 
@@ -50,7 +51,16 @@ def test_every_stage_is_told_to_its_end(made):
     _, stages = made
     ends = {stage: (done, total) for stage, done, total in stages}
     assert list(ends) == [
-        *("drawn takes", "audio encoder", "image encoder", "VAE", "features", "latents", "the method")
+        *(
+            "drawn takes",
+            "audio encoder",
+            "image encoder",
+            "VAE",
+            "features",
+            "latents",
+            "the method",
+            "the method, by the full bank",
+        )
     ]
     assert all(done == total for done, total in ends.values())
 
@@ -82,8 +92,8 @@ def test_it_makes_a_video(made, tmp_path):
 def test_making_goes_on_where_it_ended(made, monkeypatch):
     folder, _ = made
     monkeypatch.setattr(drawn_takes.Take, "frames", None)  # nothing is drawn again
-    history = make.make(folder / "again", folder / "work", MAKING, "no")
-    assert [step for step, *_ in history] == [1, 2]
+    histories = make.make(folder / "again", folder / "work", MAKING, "no")
+    assert [[step for step, *_ in history] for history in histories] == [[1, 2], [1]]
     first, again = (torch.load(folder / name / "DICE-Talk" / "unet.pth") for name in ("out", "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
