@@ -25,6 +25,8 @@ from ..sampling.speed import Savings
 from ..sampling.windows import WINDOW
 from .reader import DrawnReader, of_clip
 
+_OPEN = 0.1  # a mouth's opening with which speech begins
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -88,15 +90,21 @@ class Result:
         return NAMES[int(self.clip["emotion"].argmax())]
 
     def lips(self, take=None):
-        """Correlation, at lag 0, of the mouth with the opening of the clip's own speech, or of another take's."""
-        opening = (self.asked.take if take is None else take).opening
+        """Correlation, at lag 0, of the mouth with the opening of the clip's own speech.
+
+        With another take's: from the frame on at which both have begun, as every speech begins with a closed mouth.
+        """
+        own, first = self.asked.take.opening, 0
+        opening = own if take is None else take.opening
+        if take is not None:
+            first = max(int(np.argmax(each > _OPEN)) for each in (own, opening))
         frames = min(len(opening), len(self.frames["mouth"]))
-        return correlation(self.frames["mouth"][:frames], opening[:frames])
+        return correlation(self.frames["mouth"][first:frames], opening[first:frames])
 
 
 def correlation(first, second):
-    """Pearson's, 0 where one of the two does not move."""
-    if min(np.std(first), np.std(second)) < 1e-6:
+    """Pearson's, 0 where one of the two does not move, or is over."""
+    if len(first) < 2 or min(np.std(first), np.std(second)) < 1e-6:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
 

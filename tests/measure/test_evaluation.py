@@ -1,6 +1,7 @@
 """The table of goals in the drawn world: what is asked for, what is read off it, and what is written."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from dicetalk.drawn import Person
 from dicetalk.emotion.options import NAMES
 from dicetalk.emotion.value import Emotion
 from dicetalk.measure import goals
-from dicetalk.measure.drawn_clips import Asked, Sampling, Studio, correlation
+from dicetalk.measure.drawn_clips import Asked, Result, Sampling, Studio, correlation
 from dicetalk.measure.evaluation import MINIATURE, UNTRAINED, table
 from dicetalk.measure.reader import read_reader
 from dicetalk.measure.savings import Saving, measure_savings
@@ -49,7 +50,7 @@ def test_drawn_clips_meet_the_goals_of_emotion_lips_and_identity(studio):
     right, apart = goals.identity_rows(studio, results, results, goals.crowd_of(50))
     assert emotion.met and emotion.numbers["accuracy"] >= 0.9 and emotion.clips == 16
     assert own.met and own.numbers["correlation"] > 0.8
-    assert other.numbers["correlation"] < own.numbers["correlation"] - 0.4
+    assert other.met and abs(other.numbers["correlation"]) < 0.2
     assert right.met and apart.numbers["points"] <= 50
     assert sum(sum(row.values()) for row in emotion.numbers["confusion"].values()) == 16
 
@@ -81,7 +82,19 @@ def test_a_timeline_changes_inside_the_clip(longest):
 def test_correlation():
     assert correlation(np.arange(5.0), 2 * np.arange(5.0)) == pytest.approx(1)
     assert correlation(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
-    assert correlation(np.arange(5.0), np.ones(5)) == 0
+    assert correlation(np.arange(5.0), np.ones(5)) == correlation(np.ones(1), np.ones(1)) == 0
+
+
+def test_the_closed_mouth_before_speech_is_no_likeness():
+    def spoken(opening):
+        return SimpleNamespace(opening=np.array(opening))
+
+    mouth = np.array([0, 0, 0, 0.8, 0.2, 0.9, 0.4])
+    asked = Asked(None, spoken([0, 0, 0, 0.8, 0.2, 0.9, 0.4]), None)
+    result = Result(asked, {"mouth": mouth}, {}, 0.0)
+    other = spoken([0, 0, 0.3, 0.5, 0.6, 0.4, 0.5])
+    assert result.lips() == pytest.approx(1)
+    assert result.lips(other) == pytest.approx(correlation(mouth[3:], other.opening[3:])) and result.lips(other) < -0.5
 
 
 def test_intensity_and_mix_are_judged_by_what_is_read():
