@@ -230,22 +230,31 @@ def _changes(changes):
 
 
 def _csv(path):
+    line = 1
     with _text_errors(path), open(path, encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         delimiter = max(",;\t", key=header.count)  # names of fields have none of them
         form = {"delimiter": delimiter, "skipinitialspace": delimiter != "\t", "strict": True}
-        columns = [name.strip() for name in next(csv.reader([header], **form), [])]
-        while columns and not columns[-1]:  # a spreadsheet's empty columns
-            columns.pop()
-        _require_fields(path, columns)
-        for cells in csv.reader(file, **form):
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if any(cells[len(columns) :]):
-                yield f"it has {len(cells)} cells for {len(columns)} columns: quote cells with {delimiter!r}."
-            else:
-                yield dict(zip(columns, cells))
+        try:
+            columns = [name.strip() for name in next(csv.reader([header], **form), [])]
+            while columns and not columns[-1]:  # a spreadsheet's empty columns
+                columns.pop()
+            _require_fields(path, columns)
+            line = 2
+            reader = csv.reader(file, **form)
+            for cells in reader:
+                line = reader.line_num + 2
+                cells = [cell.strip() for cell in cells]
+                if not any(cells):
+                    continue
+                if any(cells[len(columns) :]):
+                    yield f"it has {len(cells)} cells for {len(columns)} columns: quote cells with {delimiter!r}."
+                else:
+                    yield dict(zip(columns, cells))
+        except csv.Error as error:  # such as a quote that is never closed, which would swallow the rows below it
+            raise InputError(
+                f"{path} cannot be read from line {line} on: {error}; check its quotation marks."
+            ) from error
 
 
 def _json_lines(path):
@@ -284,8 +293,6 @@ def _text_errors(path):
         raise InputError(f"{path} is not UTF-8: save it as UTF-8 text.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
-    except csv.Error as error:  # such as a quote that is never closed, which would swallow the rows below it
-        raise InputError(f"{path} cannot be read: {error}; check its quotation marks.") from error
 
 
 def _require_fields(path, columns):

@@ -10,7 +10,7 @@ import torch
 from project import DEMO
 from small_jobs import job, left_over, pictures
 
-from dicetalk.batch.cluster import _clean, run_on_ray
+from dicetalk.batch.cluster import Worker, _clean, _starter, run_on_ray
 from dicetalk.batch.engine import DONE, FAILED, SKIPPED, Outcome
 from dicetalk.batch.rows import Row
 from dicetalk.errors import InputError
@@ -127,3 +127,26 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="pip install ray, or leave out --workers"):
         run_on_ray([], print)
+
+
+@pytest.mark.parametrize(
+    "resources, asked, workers, gpus, cpus, threads",
+    [
+        ({"CPU": 2}, 4, 4, 0, 0.5, 1),
+        ({"CPU": 8}, None, 3, 0, 1, 2),  # one for each machine that is there
+        ({"CPU": 2, "GPU": 4}, None, 4, 1, 0.5, None),
+        ({"CPU": 64, "GPU": 4}, 2, 2, 1, 1, None),
+    ],
+)
+def test_as_many_workers_start_as_are_asked_for(resources, asked, workers, gpus, cpus, threads):
+    class Ray:
+        cluster_resources = staticmethod(lambda: resources)
+        nodes = staticmethod(lambda: [{"Alive": alive} for alive in (True, True, False, True)])
+        options = staticmethod(lambda **options: given.update(options) or Ray)
+
+    given, started = {}, []
+    Ray.remote = staticmethod(lambda *arguments: Ray if arguments == (Worker,) else started.append(arguments))
+    count, start = _starter(Ray, asked)
+    start()
+    assert (count, started) == (workers, [(threads,)])
+    assert (given["num_gpus"], given["num_cpus"]) == (gpus, cpus)

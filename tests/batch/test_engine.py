@@ -6,6 +6,8 @@ import json
 import shutil
 import threading
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,8 +85,15 @@ def test_what_rows_share_is_computed_once(tmp_path, tiny_checkpoint, monkeypatch
 
 
 def test_a_reference_clip_is_read_once_and_not_drawn_by_a_check(tmp_path, tiny_checkpoint, monkeypatch):
-    reads, read = [], Job.read_clip
-    monkeypatch.setattr(Job, "read_clip", lambda self, *args: reads.append(self.chart) or read(self, *args))
+    reads = []
+
+    def read(self, clip, priors, *args):
+        reads.append(self.chart)
+        if self.chart:
+            Path(self.chart).touch()
+        return SimpleNamespace(emotion=priors["happy"], text=lambda: "")
+
+    monkeypatch.setattr(Job, "read_clip", read)
     emotion = {"emotion": f"clip:{DEMO / 'speech.flac'}", "steps": 1}
     drawn = job(tmp_path, tiny_checkpoint, "a.mp4", chart=tmp_path / "a.png", **emotion)
     engine = Engine()

@@ -40,8 +40,12 @@ def test_csv_as_spreadsheets_write_it(tmp_path, end):
 
 
 def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
-    (tmp_path / "jobs.csv").write_text(CELLS + 'a.png,a.wav,a.mp4,"0s sad,\na.png,a.wav,b.mp4,,\n')
-    with pytest.raises(InputError, match="jobs.csv cannot be read: .*; check its quotation marks"):
+    rows = ["a.png,a.wav,a.mp4,,", 'a.png,a.wav,b.mp4,"0s sad;', '1s happy",', 'a.png,a.wav,c.mp4,"0s sad,']
+    (tmp_path / "jobs.csv").write_text(CELLS + "\n".join([*rows, rows[0]]))
+    with pytest.raises(InputError, match="jobs.csv cannot be read from line 5 on: .*; check its quotation marks"):
+        read_rows(tmp_path / "jobs.csv")
+    (tmp_path / "jobs.csv").write_text('portrait,"audio\n')
+    with pytest.raises(InputError, match="jobs.csv cannot be read from line 1 on"):
         read_rows(tmp_path / "jobs.csv")
 
 
