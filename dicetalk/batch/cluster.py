@@ -34,7 +34,8 @@ class Worker:
 
         if threads:
             torch.set_num_threads(threads)
-        self._engine = Engine(name=f"{ray.get_runtime_context().get_node_id()[:8]}-{os.getpid()}")
+        self._name = f"{ray.get_runtime_context().get_node_id()[:8]}-{os.getpid()}"
+        self._engine = Engine(name=self._name)
 
     def begin(self) -> None:
         """Returns when the process is there."""
@@ -45,7 +46,7 @@ class Worker:
 
     def windows(self) -> tuple[str, int]:
         """The name of this worker, and the window steps that it has computed so far."""
-        return self._engine.name, self._engine.windows
+        return self._name, self._engine.windows
 
     def stop(self) -> None:
         """See `Engine.stop`."""
