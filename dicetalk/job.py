@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -32,7 +34,7 @@ _WHERE = ("output", "device", "chart")  # they say where and not what
 _FILES = ("portrait", "video", "audio", "script", "landmarks", "face_landmarker", "embedder")
 DENOISE = 0.55  # of a video
 _OF_VIDEOS = ("video", "denoise")
-_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_WORDS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,7 @@ class Job(ClipOptions):
             if name not in known:
                 raise InputError(f"{named(name)} is no setting of a clip: there are {', '.join(map(named, known))}.")
         speed = given.get("speed", PUBLISHED)
-        if speed not in SPEEDS:
+        if not isinstance(speed, str) or speed not in SPEEDS:
             raise InputError(f"{named('speed')} is {speed}: give {', '.join(SPEEDS)}.")
         complete = known | SPEEDS[speed] | given
         del complete["speed"]
@@ -172,6 +174,11 @@ class Job(ClipOptions):
     def clip(self) -> str | None:
         """The reference clip that the emotion names; None for another emotion."""
         return self.emotion.removeprefix(CLIP) if self.emotion.startswith(CLIP) else None
+
+    @property
+    def saved_emotion(self) -> str | None:
+        """The file of a saved emotion, or a published one, that the emotion names; None for another emotion."""
+        return saved_emotion(self.emotion)
 
     @property
     def speed(self) -> str | None:
@@ -209,6 +216,11 @@ class Job(ClipOptions):
     def meter_file(self) -> Path:
         """The meter's chart: out.mp4 → out.meter.png."""
         return Path(self.output).with_suffix(".meter.png")
+
+    @property
+    def beside(self) -> list[Path]:
+        """The files that are written beside the output: subtitles, the meter's chart."""
+        return [self.srt] * self.subtitles + [self.meter_file] * self.meter
 
     def seeds(self) -> list["Job"]:
         """A job for each seed to sample: this one alone unless the best of several is to be kept."""
@@ -270,8 +282,7 @@ class Job(ClipOptions):
         clip_fields = [field.name for field in dataclasses.fields(ClipOptions)]
         if self.clip is None:
             values = {name: value for name, value in values.items() if name not in clip_fields}
-            saved = self.emotion.strip()
-            values["emotion"] = Path(saved).name if saved.endswith((SUFFIX, ".npy")) else self.emotion
+            values["emotion"] = Path(self.saved_emotion).name if self.saved_emotion else self.emotion
         else:
             for name in clip_fields:
                 values[name] = Path(values[name]).name if isinstance(values[name], str) else values[name]
@@ -288,7 +299,7 @@ class Job(ClipOptions):
         Equal jobs on other devices, or with another output, have the same. The checkpoint counts by its name.
         """
         values = {name: value for name, value in self.settings().items() if name not in _WHERE}
-        files = {name: getattr(self, name) for name in _FILES} | {"emotion": self.clip or self.emotion.strip()}
+        files = {name: getattr(self, name) for name in _FILES} | {"emotion": self.clip or self.saved_emotion}
         for name, file in files.items():
             if name in values and file and os.path.isfile(file):
                 values[name] = sha256_of(file)
@@ -300,6 +311,12 @@ def _fields():
     of_clips = ClipOptions.__dataclass_fields__
     ordered = sorted(dataclasses.fields(Job), key=lambda field: field.name in of_clips)
     return {field.name: field for field in ordered}
+
+
+def saved_emotion(text: str) -> str | None:
+    """The path of a file that a text for an emotion is; None for an emotion in words, and for a clip."""
+    path = text.strip()
+    return path if path.lower().endswith((SUFFIX, ".npy")) and not path.startswith(CLIP) else None
 
 
 def defaults() -> dict[str, Any]:
@@ -341,6 +358,8 @@ def _clean(values, named):
             clean[name] = _truth(named(name), value)
         else:
             clean[name] = _text(named(name), value)
+    with suppress(ValueError):
+        clean["fps"] = f"{float(clean['fps']):g}"  # "25.0"
     _require_sources(clean, named)
     if clean["best_of"] > 1 and clean["noise"] == "published":
         raise InputError(f"{named('best_of')} is {clean['best_of']}: the published noise has one seed, so give 1.")
@@ -380,7 +399,8 @@ def _require_sources(values, named):
 
 def _number(name, value, kind, fits, wanted):
     try:
-        number = kind(value)
+        whole = kind is int and isinstance(value, str) and re.fullmatch(r"\s*\d+\.0+\s*", value)
+        number = int(value.partition(".")[0]) if whole else kind(value)  # "7.0": a table with an empty cell beside it
         exact = not isinstance(value, bool) and (isinstance(value, str) or number == value or number != number)
     except (TypeError, ValueError, OverflowError):
         exact, number = False, value
@@ -397,13 +417,20 @@ def _truth(name, value):
 
 
 def _text(name, value):
-    if isinstance(value, (list, tuple)) and all(isinstance(part, (int, float)) for part in value):  # a box
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, (int, float)) for part in value):  # a box
         return ",".join(f"{part:g}" for part in value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:g}"
-    if isinstance(value, (str, os.PathLike)):
-        return os.fspath(value)
-    raise InputError(f"{name} is {value!r}: give text.")
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{name} is {value!r}: give text.")
+    text = os.fspath(value)
+    try:
+        if "\0" not in text:
+            os.fsencode(text)
+            return text
+    except UnicodeEncodeError:
+        pass
+    raise InputError(f"{name} is {text!r}, which has characters that no file has: correct them.")
 
 
 def _require_choice(name, values, field, choices):

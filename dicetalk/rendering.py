@@ -3,10 +3,11 @@
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Callable
 
+from .embedder.options import ClipOptions
 from .errors import InputError
 from .job import Job
 from .sampling.speed import PUBLISHED, SPEEDS
@@ -155,12 +156,14 @@ def read_inputs(
     say: Callable[[str], None],
     named: Callable[[str], str] = str,
     once: Callable[[tuple, Callable[[], Any]], Any] = lambda key, compute: compute(),
+    draw: bool = True,
 ) -> Inputs:
     """Read and check everything that a job names, but for the weights of the network.
 
     Args:
         once: called with a key and what computes a value that depends on the key alone; it may return the value of an
             earlier call.
+        draw: whether the chart of a reference clip is written.
     """
     job.check_files(named)
 
@@ -202,11 +205,18 @@ def read_inputs(
     priors = load_priors(checkpoint.folder("emotions"))
     meter = read_meter(checkpoint, priors) if job.metered else None
     if clip is not None:
+        reader = job if draw else replace(job, chart=None)
         whisper = checkpoint.folder("whisper") if job.needs_whisper else None
-        with reading_bar() as on_progress:
-            reading = job.read_clip(clip, priors, whisper, device, on_progress)
-        if job.chart:
-            say(f"Wrote {Path(job.chart).absolute()}")
+
+        def read():
+            with reading_bar() as on_progress:
+                return reader.read_clip(clip, priors, whisper, device, on_progress)
+
+        files = [file_stamp(file) for file in (job.clip, job.landmarks) if file]
+        how = [getattr(reader, option.name) for option in fields(ClipOptions)]
+        reading = once(("reading", *files, *how, checkpoint.root), read)
+        if reader.chart:
+            say(f"Wrote {Path(reader.chart).absolute()}")
         say(reading.text())
         emotion = first = reading.emotion
     else:
@@ -537,6 +547,11 @@ def video_size(job: Job, portrait) -> tuple[int, int]:
     return max(2, (x2 - x1) // 2 * 2), max(2, (y2 - y1) // 2 * 2)
 
 
+def checkpoint_name(checkpoint) -> str:
+    """The name of a checkpoint as a video keeps it, without the folder that distinguishes two of one name."""
+    return checkpoint.name.removesuffix(f" ({checkpoint.root})")
+
+
 def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:
     """Everything that a video is made from and with; files by name, not by folder."""
     from . import __version__
@@ -548,7 +563,7 @@ def video_metadata(job: Job, inputs: Inputs) -> dict[str, Any]:
         | {
             "speed": sampled.speed,
             "version": __version__,
-            "checkpoint": checkpoint.name.removesuffix(f" ({checkpoint.root})"),  # which distinguishes two of one name
+            "checkpoint": checkpoint_name(checkpoint),
             "untrained": checkpoint.untrained,
             "face": list(portrait.face_box),
             "crop_box": list(portrait.crop_box),

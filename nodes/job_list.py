@@ -15,7 +15,6 @@ from comfy_api.latest import io, ui
 from ..dicetalk.batch.rows import FORMATS, read_rows
 from ..dicetalk.batch.urls import is_url
 from ..dicetalk.checkpoints.priors import read_emotion
-from ..dicetalk.emotion.options import SUFFIX
 from ..dicetalk.emotion.parsing import resolve
 from ..dicetalk.errors import InputError
 from ..dicetalk.job import Job, defaults
@@ -207,7 +206,7 @@ def _values(row, folder, emotions, images):
 
 def _files(job: Job):
     files = [file for file in (job.portrait, job.audio) if file]
-    return files + ([job.emotion.strip()] if job.emotion.strip().lower().endswith((SUFFIX, ".npy")) else [])
+    return files + ([job.saved_emotion] if job.saved_emotion else [])
 
 
 def _require_inside(file):

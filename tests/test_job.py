@@ -26,6 +26,9 @@ def test_a_job_cannot_change():
 def test_values_as_a_table_has_them():
     row = FILES | {"seed": "7", "start": "1.5", "crop": "yes", "fps": 12.5, "length": "", "checkpoint": None}
     assert Job.of(row) == Job(**FILES, seed=7, start=1.5, crop=True, fps="12.5")
+    floats = FILES | {"seed": "7.0", "crop": "1.0", "fps": "25.0", "meter": 0.0, "size": " 64.00 "}
+    assert Job.of(floats) == Job(**FILES, seed=7, crop=True, fps="25", size=64)
+    assert Job.of(FILES | {"seed": f"{2**62 + 1}.0"}).seed == 2**62 + 1
 
 
 def test_a_speed_sets_what_is_not_given():
@@ -84,6 +87,10 @@ def test_a_box_may_be_numbers():
         ("crop", "perhaps", "crop is perhaps: give true or false"),
         ("face", "1,2,3", "face is 1,2,3: give four numbers in pixels"),
         ("portrait", 1j, "portrait is 1j: give text"),
+        ("portrait", (), "portrait is \\(\\): give text"),
+        ("portrait", "a\0", "which has characters that no file has"),
+        ("portrait", "\ud800", "which has characters that no file has"),
+        ("seed", "7.5", "seed is 7.5: give a whole number"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(field, value, words):

@@ -1,7 +1,9 @@
 """A batch on Ray: one actor for each GPU, or some on CPUs; whichever is idle gets the next row."""
 
 import os
+import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
@@ -16,6 +18,7 @@ from .running import AT_ONCE, ready
 from .urls import is_url
 
 TRIES = 3  # times that a row may be in hand of a worker that dies
+SECONDS = 2.0  # between two questions of how far the workers are
 
 
 class Worker:
@@ -31,7 +34,8 @@ class Worker:
 
         if threads:
             torch.set_num_threads(threads)
-        self._engine = Engine(name=ray.get_runtime_context().get_node_id()[:8])
+        self._name = f"{ray.get_runtime_context().get_node_id()[:8]}-{os.getpid()}"
+        self._engine = Engine(name=self._name)
 
     def begin(self) -> None:
         """Returns when the process is there."""
@@ -39,6 +43,10 @@ class Worker:
     def make(self, number: int, job: Job) -> Outcome:
         """See `Engine.make`."""
         return self._engine.make(job, number)
+
+    def windows(self) -> tuple[str, int]:
+        """The name of this worker, and the window steps that it has computed so far."""
+        return self._name, self._engine.windows
 
     def stop(self) -> None:
         """See `Engine.stop`."""
@@ -50,6 +58,7 @@ def run_on_ray(
     on_outcome: Callable[[Outcome], None],
     workers: int | None = None,
     address: str | None = None,
+    on_windows: Callable[[str, int], None] = lambda worker, windows: None,
 ) -> None:
     """Make all rows on a Ray cluster. Files are read and written where the workers are, under the same paths.
 
@@ -60,6 +69,7 @@ def run_on_ray(
         on_outcome: called with each row's end.
         workers: how many; None for one for each GPU, or for each machine if there are none.
         address: of a cluster that exists, or "auto"; None starts one on this machine, which ends with the call.
+        on_windows: called every few seconds with the name of a worker and the window steps that it has computed so far.
 
     Raises:
         InputError: Ray is not installed, there is no cluster at the address, or no worker starts on it.
@@ -69,13 +79,39 @@ def run_on_ray(
     if mine:
         _connect(ray, address)
     try:
-        _run(ray, ready(rows, on_outcome), on_outcome, workers)
+        _run(ray, ready(rows, on_outcome), on_outcome, workers, _Watch(ray, on_windows))
     finally:
         if mine:
             ray.shutdown()
 
 
-def _run(ray, rows, on_outcome, workers):
+class _Watch:
+    """Asks the workers now and then how far they are."""
+
+    def __init__(self, ray, on_windows):
+        self._ray, self._on_windows = ray, on_windows
+        self._asked: list[tuple[Any, Any]] = []  # worker, what its answer will be
+        self._asked_at = 0.0
+
+    def look(self, actors):
+        """Take the answers that have come, and ask those who owe none."""
+        if time.monotonic() < self._asked_at + SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        came = []
+        if self._asked:
+            references = [reference for _, reference in self._asked]
+            came, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        for reference in came:
+            with suppress(self._ray.exceptions.RayError):  # of one that died
+                self._on_windows(*self._ray.get(reference))
+        self._asked = [(actor, reference) for actor, reference in self._asked if reference not in came]
+        for actor in actors:
+            if not any(other is actor for other, _ in self._asked):
+                self._asked.append((actor, actor.windows.remote()))
+
+
+def _run(ray, rows, on_outcome, workers, watch):
     workers, start = _starter(ray, workers)
     todo = deque(rows)
     tries: dict[int, int] = {}
@@ -92,7 +128,11 @@ def _run(ray, rows, on_outcome, workers):
 
     try:
         while todo or any(row is not None for _, row in pending.values()):
-            (ended,), _ = ray.wait(list(pending), num_returns=1)
+            finished, _ = ray.wait(list(pending), num_returns=1, timeout=SECONDS)
+            watch.look({id(actor): actor for actor, _ in pending.values()}.values())
+            if not finished:
+                continue
+            (ended,) = finished
             actor, row = pending.pop(ended)
             try:
                 outcome = ray.get(ended)
@@ -156,9 +196,9 @@ def _starter(ray, workers):
     workers = workers or gpus or sum(node["Alive"] for node in ray.nodes())
     threads = None if gpus else max(1, cpus // workers)
     kind = ray.remote(Worker).options(
-        num_cpus=1,
+        num_cpus=min(1, cpus / workers),  # so that as many start as are asked for
         num_gpus=1 if gpus else 0,
-        max_concurrency=AT_ONCE + 1,  # and `stop`
+        max_concurrency=AT_ONCE + 2,  # `windows` and `stop`
         scheduling_strategy="SPREAD",
     )
     return workers, lambda: kind.remote(threads)

@@ -13,6 +13,7 @@ from ..job import Job
 from ..rendering import (
     as_sampled,
     begin,
+    checkpoint_name,
     kept_runs,
     load_pipeline,
     read_inputs,
@@ -22,10 +23,11 @@ from ..rendering import (
     write,
 )
 from ..sampling.finite import NotFinite
-from .urls import Copies, at_hand, is_url, open_output, put, require_writable
+from .urls import Copies, at_hand, is_there, is_url, next_to, open_output, put, require_writable
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 KEPT = 8  # values of each kind; rows come grouped by portrait, and a large photo is 40 MB
+MANY = {"emotion": 256, "reading": 256}  # of what is small, and comes in any order
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,11 @@ class Kept:
 
     Args:
         most: how many values of a kind, the first part of their keys, are kept.
+        many: kind → how many, for some of them.
     """
 
-    def __init__(self, most=KEPT):
-        self.most = most
+    def __init__(self, most=KEPT, many=MANY):
+        self.most, self.many = most, many
         self._kinds: dict[str, OrderedDict] = {}
 
     def once(self, key, compute):
@@ -83,7 +86,7 @@ class Kept:
         if key not in values:
             value = compute()
             values[key] = value
-            if len(values) > self.most:
+            if len(values) > self.many.get(key[0], self.most):
                 values.popitem(last=False)
         values.move_to_end(key)
         return values[key]
@@ -100,10 +103,13 @@ class Engine:
     Args:
         on_windows: called with a number of window steps that were computed.
         name: of this engine, in the outcomes.
+
+    Attributes:
+        windows: window steps that were computed so far.
     """
 
     def __init__(self, on_windows: Callable[[int], None] | None = None, name: str | None = None):
-        self.name = name
+        self.name, self.windows = name, 0
         self._on_windows = on_windows or (lambda count: None)
         self._kept, self._copies = Kept(), Copies()
         self._pipeline = self._of = None
@@ -132,27 +138,30 @@ class Engine:
         except Exception as error:  # whatever a file holds, the other rows are made
             return Outcome(row, FAILED, job.output, reason_of(error), worker=self.name)
 
-    def check(self, job: Job) -> tuple[int, tuple[int, int], str, bool] | None:
-        """Read and check all that a job names, without the weights.
+    def check(self, job: Job) -> tuple[int, tuple[int, int], str, tuple] | None:
+        """Read and check all that a job names, of the weights only the shapes of the UNet's.
 
         Returns:
-            Window steps, the video's (width, height), the device, and whether the checkpoint is an untrained one; None
-            where the output is there already.
+            Window steps, the video's (width, height), the device, and the UNet's arguments as (name, value); None where
+            the output is there already.
 
         Raises:
             InputError: what `make` would fail with.
         """
+        from ..checkpoints.loading import unet_arguments
         from ..model.audio import num_frames
         from ..sampling.windows import clamped_plan, window_plan
 
         with at_hand(job, self._copies) as here:
             if is_made(here, job.output):
                 return None
-            inputs = read_inputs(here, _silent, once=self._kept.once)
+            inputs = read_inputs(here, _silent, once=self._kept.once, draw=False)
         plan = clamped_plan if job.clamp_windows else window_plan
         sampled = as_sampled(here, inputs.checkpoint)
         steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), sampled.steps)))
-        return steps * job.best_of, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
+        unet = inputs.checkpoint.file("unet")
+        network = self._kept.once(("network", unet), lambda: unet_arguments(unet))
+        return steps * job.best_of, inputs.portrait.image.size, str(inputs.device), network
 
     def _make(self, job, output, row):
         """Make a job whose inputs are at hand; `output` is where its own output belongs, the same or a URL."""
@@ -202,6 +211,7 @@ class Engine:
         return self._pipeline
 
     def _count(self, windows):
+        self.windows += windows
         self._on_windows(windows)
         self._require_running()
 
@@ -249,12 +259,18 @@ def reason_of(error: Exception) -> str:
 
 
 def is_made(job: Job, output: str) -> bool:
-    """Whether a file or URL is there, and its metadata say that it is of this job, whose inputs are at hand."""
+    """Whether a file or URL is there with what belongs beside it, and its metadata say that it is of this job, whose
+    inputs are at hand."""
     import json
 
     from ..media.container import read_metadata
 
-    file = open_output(output) if is_url(output) else output if os.path.isfile(output) else None
+    if is_url(output):
+        file = open_output(output)
+        beside = [is_there(next_to(output, other)) for other in job.beside]
+    else:
+        file = output if os.path.isfile(output) else None
+        beside = [other.is_file() for other in job.beside]
     if file is None:
         return False
     try:
@@ -262,7 +278,22 @@ def is_made(job: Job, output: str) -> bool:
             made = json.loads(read_metadata(file).get("dicetalk", ""))
     except (OSError, ValueError):  # PyAV's errors are among them; it is no video of ours
         return False
-    return isinstance(made, dict) and made.get("digest") == job.digest()
+    return (
+        all(beside)
+        and isinstance(made, dict)
+        and made.get("digest") == job.digest()
+        and (job.checkpoint is not None or made.get("checkpoint") == _first_checkpoint(made))
+    )
+
+
+def _first_checkpoint(made):
+    """The name of the checkpoint that a job without one is made with; the one of a video where there is none now."""
+    from ..checkpoints.finding import resolve_checkpoint
+
+    try:
+        return checkpoint_name(resolve_checkpoint())
+    except InputError:
+        return made.get("checkpoint")
 
 
 def _start(run):

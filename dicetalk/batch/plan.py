@@ -47,11 +47,11 @@ def plan(rows: Iterable[Row], on_outcome: Callable[[Outcome], None]) -> Plan:
             if found is None:
                 end(Outcome(number, SKIPPED, job.output))
                 continue
-            steps, size, device, untrained = found
+            steps, size, device, network = found
         except Exception as error:  # as in `Engine.make`
             end(Outcome(number, FAILED, job.output, reason_of(error)))
             continue
-        key = size, device, job.dtype, untrained
+        key = size, device, job.dtype, network
         sizes[key] = sizes.get(key, 0) + steps
         end(Outcome(number, DONE, job.output, windows=steps))
     return Plan(counted[DONE], counted[SKIPPED], counted[FAILED], sum(sizes.values()), reckoned_seconds(sizes))
@@ -61,7 +61,7 @@ def reckoned_seconds(sizes: dict[tuple, int]) -> float:
     """Seconds of sampling: operations counted from shapes, at half the rate of a large matrix product.
 
     Args:
-        sizes: ((width, height), device, dtype, whether the network is a tiny one) → window steps.
+        sizes: ((width, height), device, dtype, the network's arguments as `Engine.check` gives them) → window steps.
     """
     from ..measure.bench import matrix_rate
     from ..memory import choose_dtype
@@ -69,8 +69,8 @@ def reckoned_seconds(sizes: dict[tuple, int]) -> float:
     from ..sampling.windows import WINDOW
 
     total = 0.0
-    for ((width, height), device, dtype, tiny), steps in sizes.items():
+    for ((width, height), device, dtype, network), steps in sizes.items():
         dtype = choose_dtype(dtype, device)
-        flops = count(DICETALK, Workload(width, height, WINDOW, dtype, tiny)).flops
+        flops = count(DICETALK, Workload(width, height, WINDOW, dtype, network=dict(network))).flops
         total += steps * flops / matrix_rate(device, dtype) / SHARE
     return total

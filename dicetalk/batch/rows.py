@@ -5,18 +5,17 @@ import itertools
 import json
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..embedder.options import EVIDENCE
-from ..emotion.options import SUFFIX
 from ..errors import InputError
-from ..job import CLIP, Job, defaults
+from ..job import CLIP, Job, defaults, saved_emotion
 from ..script.text import is_file
-from .urls import is_url
+from .urls import is_url, list_folder
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 BETWEEN = "|"  # two emotions or seeds in one cell
@@ -80,7 +79,7 @@ def folder_rows(portraits, audios, changes: dict[str, str] | None = None, patter
     """Every portrait of one folder with every audio file of another; all files count whose names start with no dot.
 
     Args:
-        portraits, audios: the folders.
+        portraits, audios: the folders, or URLs of folders.
         changes: field → value for all rows.
         pattern: name of the outputs, relative to the current folder, see `named_output`.
 
@@ -91,50 +90,69 @@ def folder_rows(portraits, audios, changes: dict[str, str] | None = None, patter
     pairs = itertools.product(_files(portraits, "portraits"), _files(audios, "audios"))
     rows = []
     for number, (portrait, audio) in enumerate(pairs, 1):
-        values = {"portrait": str(portrait), "audio": str(audio)}
+        values = {"portrait": portrait, "audio": audio}
         rows += _rows_of(number, values, changes, Path.cwd(), pattern or PATTERN)
     return without_collisions(rows)
 
 
-def named_output(pattern, number, job) -> str:
-    """A pattern with {row}, {portrait}, {audio}, {emotion} and {seed} filled in; files by name, without suffix. A video
-    counts as portrait, and where no other voice is given as audio."""
+def named_output(number: int, job: Job) -> str:
+    """The output of a job with {row}, {portrait}, {audio}, {emotion} and {seed} filled in; files, an emotion's too, by
+    name, without suffix. A video counts as portrait, and where no other voice is given as audio."""
+    emotion_file = job.clip or job.saved_emotion
     parts = {
         "row": f"{number:04d}",
-        "portrait": Path(job["portrait"] or job["video"]).stem,
-        "audio": Path(job["audio"] or job["video"]).stem,
-        "emotion": job["emotion"],
-        "seed": str(job["seed"]),
+        "portrait": Path(job.portrait or job.video or "").stem,
+        "audio": Path(job.speech).stem,
+        "emotion": Path(emotion_file).stem if emotion_file else job.emotion,
+        "seed": str(job.seed),
     }
-    return _PARTS.sub(lambda found: re.sub(r"[^\w.+-]+", "-", str(parts[found[1]])).strip("-") or "-", pattern)
+    return _PARTS.sub(lambda found: re.sub(r"[^\w.+-]+", "-", parts[found[1]]).strip("-") or "-", job.output)
 
 
 def without_collisions(rows) -> list[Row]:
     """The rows; those that write the same file, or one that another reads, have that as their problem."""
-    writers: dict[str, set[int]] = defaultdict(set)
-    read: dict[str, int] = {}
+    writers: dict[str, list[int]] = defaultdict(list)
+    readers: dict[str, int] = {}
     for row in rows:
         if row.job:
-            writers[_same(row.job.output)].add(row.number)
-            sources = [row.job.portrait, row.job.video, row.job.audio, row.job.landmarks, row.job.clip]
-            read |= {_same(source): row.number for source in sources if source}
-    times = Counter(_same(row.job.output) for row in rows if row.job)
+            for _, path in files_written(row.job):
+                writers[same_file(path)].append(row.number)
+            readers |= {same_file(path): row.number for path in files_read(row.job)}
 
     def checked(row):
-        if row.job is None:
-            return row
-        output = _same(row.job.output)
-        if times[output] > 1:
-            others = sorted(writers[output] - {row.number})
-            whom = f"row {', '.join(map(str, others[:5]))}" if others else "another emotion or seed of this row"
-            problem = f"{row.job.output} is also the output of {whom}: use {{row}}, {{emotion}} or {{seed}} in its name"
-        elif output in read:
-            problem = f"{row.job.output} is a file that row {read[output]} reads: write to another one"
-        else:
-            return row
-        return Row(row.number, problem=f"row {row.number}, column output: {problem}.", output=row.job.output)
+        for field, path in files_written(row.job) if row.job else ():
+            file = same_file(path)
+            if len(writers[file]) > 1:
+                others = sorted({*writers[file]} - {row.number})
+                whom = f"row {', '.join(map(str, others[:5]))}" if others else "another emotion or seed of this row"
+                remedy = "use {row}, {emotion} or {seed} in its name" if field == "output" else "give each its own"
+                problem = f"{path} is also the output of {whom}: {remedy}"
+            elif file in readers:
+                problem = f"{path} is a file that row {readers[file]} reads: write to another one"
+            else:
+                continue
+            return Row(row.number, problem=f"row {row.number}, column {field}: {problem}.", output=row.job.output)
+        return row
 
     return [checked(row) for row in rows]
+
+
+def files_written(job: Job) -> list[tuple[str, str]]:
+    """(field that names it, file) of all that a job writes."""
+    beside = [("output", str(file)) for file in job.beside]
+    return [("output", job.output), *beside, *([("chart", job.chart)] if job.chart else [])]
+
+
+def files_read(job: Job) -> list[str]:
+    """The files that a job names, but for models."""
+    script = job.script if is_file(job.script) else None
+    files = job.portrait, job.video, job.audio, job.landmarks, job.clip, job.saved_emotion, script
+    return [file for file in files if file]
+
+
+def same_file(path: str) -> str:
+    """Two paths of one file give the same text."""
+    return path if is_url(path) else os.path.normcase(os.path.realpath(path))
 
 
 def _rows_of(number, values, changes, folder, pattern):
@@ -143,19 +161,17 @@ def _rows_of(number, values, changes, folder, pattern):
     def named(name):
         return f"row {number}, column {name}"
 
-    values = {name: _filled(value) for name, value in values.items()}
-    choices = {name: _choices(changes.get(name, values.get(name))) for name in _SEVERAL}
+    try:
+        row = _located({name: _filled(value) for name, value in values.items()}, folder, named) | changes
+    except InputError as error:
+        return [Row(number, problem=str(error))]
+    output = row.get("output") or (pattern if pattern is None or is_url(pattern) else os.path.join(folder, pattern))
     rows = []
-    for chosen in itertools.product(*choices.values()):
-        row = _absolute(values, folder) | changes | _absolute(dict(zip(choices, chosen)), folder)
-        output = row.get("output") or (pattern if pattern is None or is_url(pattern) else os.path.join(folder, pattern))
+    for chosen in itertools.product(*(row.get(name, [None]) for name in _SEVERAL)):
         try:
-            if output:
-                known = defaults() | {name: value for name, value in row.items() if value is not None}
-                if known["video"] or (known["portrait"] and known["audio"]):
-                    output = named_output(str(output), number, known)
-                    row["output"] = output
-            rows.append(Row(number, Job.of(row, named), output=output))
+            job = Job.of(row | dict(zip(_SEVERAL, chosen)) | {"output": output}, named)
+            job = replace(job, output=named_output(number, job))
+            rows.append(Row(number, job, output=job.output))
         except InputError as error:
             rows.append(Row(number, problem=str(error), output=output and str(output)))
     return rows
@@ -163,55 +179,82 @@ def _rows_of(number, values, changes, folder, pattern):
 
 def _filled(value):
     """A cell's value, None for an empty one; a NaN is how some tools write an empty cell of numbers."""
-    empty = value is None or value != value or (isinstance(value, str) and not value.strip())
+    empty = value is None or value != value or value == [] or (isinstance(value, str) and not value.strip())
     return None if empty else value
 
 
-def _choices(value):
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(BETWEEN)]
-    return value if isinstance(value, list) and value else [value]
-
-
-def _absolute(values, folder):
-    """The values with paths that are relative to a folder made absolute."""
-    absolute: dict[str, Any] = dict(values)
+def _located(values, folder, named):
+    """The values with paths that are relative to a folder made absolute; for emotion and seed a list of all choices."""
+    located: dict[str, Any] = {}
     for name, value in values.items():
-        if not isinstance(value, str) or not value:
-            continue
-        if is_url(value.removeprefix(CLIP) if name == "emotion" else value):
-            continue
-        if name in _PATHS or (name == "embedder" and value != EVIDENCE):
-            absolute[name] = os.path.join(folder, value)
-        elif name == "checkpoint" and os.path.exists(os.path.join(folder, value)):  # else it is a checkpoint's name
-            absolute[name] = os.path.join(folder, value)
-        elif name == "emotion" and value.startswith(CLIP):
-            absolute[name] = CLIP + os.path.join(folder, value.removeprefix(CLIP))
-        elif name == "emotion" and value.strip().lower().endswith((SUFFIX, ".npy")):
-            absolute[name] = os.path.join(folder, value.strip())
-        elif name == "script" and is_file(value):
-            absolute[name] = os.path.join(folder, value.strip())
-    return absolute
+        if name in _SEVERAL:
+            located[name] = [_absolute(name, choice, folder) for choice in _choices(value, named(name))]
+        else:
+            located[name] = _absolute(name, value, folder)
+    return located
+
+
+def _choices(value, name):
+    """What a cell of one or several names."""
+    if isinstance(value, str):
+        choices = [part.strip() for part in value.split(BETWEEN)]
+    else:
+        choices = value if isinstance(value, list) else [value]
+    if len(choices) > 1 and any(_filled(choice) is None for choice in choices):
+        raise InputError(f"{name} is {value}, where one choice of several is empty: leave it out.")
+    return choices
+
+
+def _absolute(name, value, folder):
+    """A value, if it is a path that is relative to a folder as an absolute one."""
+    if not isinstance(value, str) or not value:
+        return value
+    before = CLIP if name == "emotion" and value.startswith(CLIP) else ""
+    path = value.removeprefix(before)
+    if is_url(path):
+        return value
+    is_path = (
+        name in _PATHS
+        or (name == "embedder" and value != EVIDENCE)
+        or (name == "checkpoint" and os.path.exists(os.path.join(folder, value)))  # else it is a checkpoint's name
+        or (name == "emotion" and (before or saved_emotion(value)))
+        or (name == "script" and is_file(value))
+    )
+    if name in ("emotion", "script"):
+        path = path.strip()
+    return before + os.path.join(folder, path) if is_path else value
 
 
 def _changes(changes):
-    return _absolute(changes or {}, Path.cwd())
+    return _located(changes or {}, Path.cwd(), "--set {}".format)
 
 
 def _csv(path):
+    line = 1
     with _text_errors(path), open(path, encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         delimiter = max(",;\t", key=header.count)  # names of fields have none of them
-        columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        _require_fields(path, columns)
-        rows = csv.reader(file, delimiter=delimiter)
-        for cells in rows:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) > len(columns) and any(cells[len(columns) :]):
-                yield f"it has {len(cells)} cells for {len(columns)} columns: quote cells with {delimiter!r}."
-            else:
-                yield dict(zip(columns, cells))
+        form = {"delimiter": delimiter, "skipinitialspace": delimiter != "\t", "strict": True}
+        try:
+            columns = [name.strip() for name in next(csv.reader([header], **form), [])]
+            while columns and not columns[-1]:  # a spreadsheet's empty columns
+                columns.pop()
+            _require_fields(path, columns)
+            line = 2
+            reader = csv.reader(file, **form)
+            for cells in reader:
+                line = reader.line_num + 2
+                cells = [cell.strip() for cell in cells]
+                if not any(cells):
+                    continue
+                if any(cells[len(columns) :]):
+                    yield f"it has {len(cells)} cells for {len(columns)} columns: quote cells with {delimiter!r}."
+                else:
+                    yield dict(zip(columns, cells))
+        except csv.Error as error:  # such as a quote that is never closed, which would swallow the rows below it
+            raise InputError(
+                f"{path} cannot be read from line {line} on: {error}; check its quotation marks."
+            ) from error
 
 
 def _json_lines(path):
@@ -248,7 +291,7 @@ def _text_errors(path):
         yield
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: save it as UTF-8 text.") from error
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
 
 
@@ -262,15 +305,13 @@ def _require_fields(path, columns):
 
 
 def _files(folder, what):
-    folder = Path(folder)
-    if not folder.is_dir():
+    if is_url(folder):
+        files = list_folder(folder, f"--{what}")
+    elif Path(folder).is_dir():
+        files = [str(file.absolute()) for file in Path(folder).iterdir() if file.is_file()]
+    else:
         raise InputError(f"--{what} {folder} is no folder: name one with {what}.")
-    files = sorted(file.absolute() for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    files = sorted(file for file in files if not os.path.basename(file).startswith("."))
     if not files:
         raise InputError(f"--{what} {folder} is empty: put {what} into it.")
     return files
-
-
-def _same(path):
-    """Two paths of one file give the same text."""
-    return path if is_url(path) else os.path.normcase(os.path.realpath(path))

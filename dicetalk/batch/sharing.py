@@ -50,7 +50,8 @@ class SharingPipeline(DiceTalkPipeline):
         return self.once(key, lambda: super(SharingPipeline, self)._encode_pose(face_mask))
 
     def _encode_emotion(self, emotion, frames, device, dtype):
-        key = "emotion", emotion.digest(), frames if isinstance(emotion, EmotionTimeline) else None
+        over_time = isinstance(emotion, EmotionTimeline)
+        key = ("timeline", emotion.digest(), frames) if over_time else ("emotion", emotion.digest())
         return self.once(key, lambda: super(SharingPipeline, self)._encode_emotion(emotion, frames, device, dtype))
 
 

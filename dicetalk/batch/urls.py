@@ -16,9 +16,10 @@ from typing import Iterator
 
 from ..errors import InputError, reason
 from ..job import CLIP, Job
+from ..script.text import is_file
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")  # a drive of Windows has one letter
-_INPUTS = ("portrait", "video", "audio", "landmarks")
+_INPUTS = ("portrait", "video", "audio", "landmarks", "script", "emotion")
 
 
 def is_url(text) -> bool:
@@ -78,8 +79,10 @@ def at_hand(job: Job, copies: Copies) -> Iterator[Job]:
         InputError: a file cannot be read.
     """
     held, changes = [], {}
-    for name in (*_INPUTS, "emotion"):
+    for name in _INPUTS:
         value = getattr(job, name)
+        if name == "script" and not is_file(value):
+            continue  # it is the text itself
         before = CLIP if name == "emotion" and job.clip is not None else ""
         url = (value or "").removeprefix(before)
         if is_url(url):
@@ -105,18 +108,40 @@ def open_output(url: str):
         return system.open(path, "rb") if system.isfile(path) else None
 
 
+def is_there(url: str) -> bool:
+    """Whether there is a file behind a URL; InputError if its storage cannot be asked."""
+    with _errors(f"{url} cannot be looked for"):
+        system, path = _opened(url)
+        return system.isfile(path)
+
+
+def list_folder(url: str, what: str) -> list[str]:
+    """The URLs of the files in a folder.
+
+    Raises:
+        InputError: it cannot be read; `what` is how the message calls it.
+    """
+    with _errors(f"{what} is {url}, which cannot be read"):
+        system, path = _opened(url)
+        entries = system.ls(path, detail=True)
+        return [system.unstrip_protocol(entry["name"]) for entry in entries if entry["type"] == "file"]
+
+
 def put(job: Job, url: str) -> None:
     """Put the video of a job, and before it what is written beside it, where a URL says, and remove them here.
 
     Raises:
         InputError: one of them cannot be written. The files stay, and nothing half written is left there.
     """
-    folder, _, _ = url.rpartition("/")
-    for file in [job.srt] * job.subtitles + [job.meter_file] * job.meter:
-        if file.is_file():
-            _put_file(str(file), f"{folder}/{file.name}")
+    for file in job.beside:
+        _put_file(str(file), next_to(url, file))
     _put_file(job.output, url)
     shutil.rmtree(os.path.dirname(job.output), ignore_errors=True)
+
+
+def next_to(url: str, file: Path) -> str:
+    """Where a file that is written beside an output belongs."""
+    return f"{url.rpartition('/')[0]}/{file.name}"
 
 
 def _put_file(file, url):

@@ -186,6 +186,15 @@ def fitted_part(part: str, state_dict: Mapping[str, Tensor], path) -> nn.Module:
     return module
 
 
+def unet_arguments(path) -> tuple[tuple[str, object], ...]:
+    """(name, value) of the arguments of the UNet in a file, read off names and shapes; InputError if none fits."""
+    from ..model.unet import unet_config_from_state_dict
+
+    state_dict = read_state_dict(path, "unet")
+    fitted_part("unet", state_dict, path)
+    return tuple(unet_config_from_state_dict(state_dict).items())
+
+
 def load_part(part: str, path, dtype: torch.dtype | None = None) -> nn.Module:
     """A part with the weights of a file, on the CPU, memory-mapped until it is moved or cast.
 

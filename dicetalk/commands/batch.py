@@ -5,6 +5,7 @@ nothing. The same command continues after an interruption. Exit code 1: a row fa
 import json
 import sys
 import time
+from collections import Counter
 
 HELP = "make many videos from a table or two folders, on one machine or a Ray cluster"
 
@@ -47,7 +48,12 @@ def add_arguments(parser):
         help="the value of a field in all rows, such as emotion=happy, instead of what the table has; may be repeated",
     )
     add("--dry-run", action="store_true", help="check every row, count the window steps, and make nothing")
-    add("--workers", default="1", metavar="N", help="auto: one for each GPU; more than 1 needs Ray (default: 1)")
+    add(
+        "--workers",
+        metavar="N",
+        help="auto: one for each GPU; more than 1 needs Ray (default: 1; with --ray one for each GPU of the cluster, "
+        "or for each machine if there are none)",
+    )
     add("--ray", metavar="ADDRESS", help="address of a running Ray cluster, or auto; needs Ray")
     add("--report", metavar="FILE", help="JSON Lines of how each row ended (default: JOBS.report.jsonl)")
     add("--json", action="store_true", help="print one JSON object a line: each row's end with the progress, and a sum")
@@ -77,7 +83,8 @@ def run(args):
         raise InputError("Give a table, or --portraits and --audios: exactly one of the two.")
     if (args.portraits is None) != (args.audios is None):
         raise InputError("--portraits and --audios are given together, or a table instead.")
-    workers = None if args.workers == "auto" else _number(args.workers)
+    if args.workers not in (None, "auto"):
+        _number(args.workers)
     changes = read_changes(args.set)
     if args.jobs:
         rows = read_rows(args.jobs, changes, args.output_pattern)
@@ -85,14 +92,16 @@ def run(args):
         rows = folder_rows(args.portraits, args.audios, changes, args.output_pattern)
     if args.dry_run:
         return _check(args, rows)
-    return _make(args, rows, workers)
+    return _make(args, rows)
 
 
-def _make(args, rows, workers):
+def _make(args, rows):
     from ..batch.engine import Engine
     from ..batch.running import Report, run_here
 
+    workers = _workers(args)
     path = args.report or f"{args.jobs or 'batch'}.report.jsonl"
+    _require_apart(path, args.jobs, rows)
     report = Report(path)
     with _Progress(len(rows), args.json) as progress:
 
@@ -101,22 +110,52 @@ def _make(args, rows, workers):
             progress.add(outcome)
 
         try:
-            if args.ray is None and workers is None:
-                import torch
-
-                workers = torch.cuda.device_count()
             if args.ray is None and workers <= 1:
-                run_here(rows, on_outcome, Engine(progress.windows))
+                engine = Engine(lambda count: progress.windows(engine.name, engine.windows))
+                run_here(rows, on_outcome, engine)
             else:
                 from ..batch.cluster import run_on_ray
 
-                run_on_ray(rows, on_outcome, workers, args.ray)
+                run_on_ray(rows, on_outcome, workers, args.ray, progress.windows)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Finished steps are kept: the same command continues from there.") from None
         finally:
             report.close()
     progress.summary(f"Report: {path}", report=str(path))
     return 1 if progress.ended["failed"] else 0
+
+
+def _workers(args):
+    """How many there are to be; None for as many as a cluster has GPUs."""
+    from importlib.util import find_spec
+
+    if args.ray is not None:
+        return None if args.workers in (None, "auto") else _number(args.workers)
+    if args.workers == "auto":
+        import torch
+
+        workers = torch.cuda.device_count()
+    else:
+        workers = _number(args.workers or "1")
+    if workers > 1 and find_spec("ray") is None:
+        note = f"Note: {workers} workers need Ray (pip install ray): the videos are made in one process now."
+        print(note, file=sys.stderr, flush=True)
+        return 1
+    return workers
+
+
+def _require_apart(report, table, rows):
+    """InputError for a report that would replace what the batch reads or writes."""
+    from ..batch.rows import files_read, files_written, same_file
+    from ..errors import InputError
+
+    mine = same_file(report)
+    if table is not None and mine == same_file(table):
+        raise InputError(f"--report is {report}, the table itself: name another file.")
+    for row in rows:
+        files = [*files_read(row.job), *(file for _, file in files_written(row.job))] if row.job else []
+        if mine in map(same_file, files):
+            raise InputError(f"--report is {report}, a file of row {row.number}: name another one.")
 
 
 def _check(args, rows):
@@ -137,7 +176,10 @@ class _Progress:
 
         self.ended = {"done": 0, "skipped": 0, "failed": 0}
         self._total, self._json, self._done = total, as_json, done
-        self._windows, self._begun = 0, time.monotonic()
+        self._clips: Counter = Counter()  # by worker, as are the window steps: of clips that ended, and of all
+        self._windows_of_clips: Counter = Counter()
+        self._windows: Counter = Counter()
+        self._begun = time.monotonic()
         self._bar = tqdm(total=total, desc="Batch", unit="clip", disable=True if as_json else None)
         self._write = tqdm.write
 
@@ -147,20 +189,21 @@ class _Progress:
     def __exit__(self, *_):
         self._bar.close()
 
-    def windows(self, count):
-        """More window steps are computed."""
-        self._windows += count
-        self._bar.set_postfix(windows=self._windows)
+    def windows(self, worker, count):
+        """So many window steps has a worker computed until now."""
+        self._windows[worker] = max(self._windows[worker], count)
+        self._bar.set_postfix(windows=self._windows.total(), **self._how_many_workers())
 
     def add(self, outcome):
         """A row has ended."""
         self.ended[outcome.status] += 1
         count = sum(self.ended.values())
+        self._clips[outcome.worker] += 1
+        self._windows_of_clips[outcome.worker] += outcome.windows
+        self.windows(outcome.worker, self._windows_of_clips[outcome.worker])
         self._bar.update(1)
         if self._json:
-            left = (time.monotonic() - self._begun) / count * (self._total - count)
-            progress = {"clips_ended": count, "clips": self._total, "seconds_left": round(left, 1)}
-            _print_json(outcome.values() | progress)
+            _print_json(outcome.values() | self._progress(count, outcome.worker))
             return
         status = self._done if outcome.status == "done" else outcome.status
         where = f" {outcome.output}" if outcome.output else ""
@@ -170,12 +213,32 @@ class _Progress:
         self._write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
 
     def summary(self, text, **values):
-        """The last line."""
+        """The last lines."""
+        workers = {worker: self._of_worker(worker) for worker in self._clips if worker is not None}
         if self._json:
-            _print_json(self.ended | values)
-        else:
-            done, skipped, failed = self.ended.values()
-            print(f"{done} {self._done}, {skipped} skipped, {failed} failed. {text}")
+            _print_json(self.ended | values | ({"workers": workers} if workers else {}))
+            return
+        for worker, made in workers.items():
+            print(f"worker {worker}: {made['clips']} clips, {made['windows']} window steps")
+        done, skipped, failed = self.ended.values()
+        print(f"{done} {self._done}, {skipped} skipped, {failed} failed. {text}")
+
+    def _progress(self, count, worker):
+        made = self.ended["done"]  # what is there already takes no time
+        each = (time.monotonic() - self._begun) / made if made else None
+        left = 0.0 if count == self._total else each and round(each * (self._total - count), 1)
+        progress = {"clips_ended": count, "clips": self._total, "seconds_left": left}
+        progress["windows_ended"] = self._windows.total()
+        if worker is not None:
+            progress |= {f"worker_{name}": value for name, value in self._of_worker(worker).items()}
+        return progress
+
+    def _of_worker(self, worker):
+        return {"clips": self._clips[worker], "windows": self._windows[worker]}
+
+    def _how_many_workers(self):
+        workers = sum(worker is not None for worker in self._windows)
+        return {"workers": workers} if workers else {}
 
 
 def _print_json(values):

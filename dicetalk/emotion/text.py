@@ -101,7 +101,7 @@ def read_argument(argument, names=None):
     Returns:
         A syntax tree, or the loaded value.
     """
-    if str(argument).strip().endswith(SUFFIX):
+    if str(argument).strip().lower().endswith(SUFFIX):
         from .files import load_emotion
 
         return load_emotion(str(argument).strip())

@@ -8,6 +8,7 @@ import pytest
 from dicetalk.batch.rows import folder_rows, read_rows
 from dicetalk.commands.batch import read_changes
 from dicetalk.errors import InputError
+from dicetalk.job import defaults
 
 LINE = {"portrait": "a.png", "audio": "a.wav", "output": "a.mp4"}
 
@@ -22,6 +23,47 @@ def test_csv(tmp_path, delimiter, encoding):
     assert row.number == 1 and row.problem is None
     assert row.job.portrait == str(tmp_path / "ä.png") and row.job.output == str(tmp_path / "x/a.mp4")
     assert (row.job.seed, row.job.crop, row.job.emotion) == (7, False, "neutral")
+
+
+CELLS = "portrait,audio,output,emotion,seed\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_as_spreadsheets_write_it(tmp_path, end):
+    """Empty columns at the end, spaces after commas, line ends of all systems, and lines and commas within quotes."""
+    text = 'portrait,audio, output ,emotion,seed,,\na.png, a.wav,a.mp4 , "(sad 0.7 + fear 0.3), ",7.0,,\n'
+    text += 'a.png,a.wav,b.mp4,"0s sad;\n1s happy",,,\n'
+    (tmp_path / "jobs.csv").write_bytes(text.replace("\n", end).encode("utf-8-sig"))
+    first, second = (row.job for row in read_rows(tmp_path / "jobs.csv"))
+    assert (first.audio, first.output) == (str(tmp_path / "a.wav"), str(tmp_path / "a.mp4"))
+    assert (first.emotion, first.seed, second.emotion) == ("(sad 0.7 + fear 0.3),", 7, f"0s sad;{end}1s happy")
+
+
+def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
+    rows = ["a.png,a.wav,a.mp4,,", 'a.png,a.wav,b.mp4,"0s sad;', '1s happy",', 'a.png,a.wav,c.mp4,"0s sad,']
+    (tmp_path / "jobs.csv").write_text(CELLS + "\n".join([*rows, rows[0]]))
+    with pytest.raises(InputError, match="jobs.csv cannot be read from line 5 on: .*; check its quotation marks"):
+        read_rows(tmp_path / "jobs.csv")
+    (tmp_path / "jobs.csv").write_text('portrait,"audio\n')
+    with pytest.raises(InputError, match="jobs.csv cannot be read from line 1 on"):
+        read_rows(tmp_path / "jobs.csv")
+
+
+@pytest.mark.parametrize("value", [[], {}, {"a": 1}, [None], [{}], ["x", "y"], "\0", "\ud800", 5, -1.5, True, [[1]]])
+def test_whatever_a_cell_holds_is_a_job_or_one_line(tmp_path, value):
+    for row in read_rows(jsonl(tmp_path, *(LINE | {field: value} for field in defaults()))):
+        assert (row.job is None) == (row.problem is not None)
+        assert row.problem is None or len(row.problem.splitlines()) == 1
+
+
+def test_an_empty_list_is_an_empty_cell_and_an_empty_choice_an_error(tmp_path):
+    empty = LINE | {"emotion": [], "seed": []}
+    rows = read_rows(jsonl(tmp_path, empty, LINE | {"emotion": "happy|", "output": "{emotion}.mp4"}))
+    assert (rows[0].job.emotion, rows[0].job.seed) == ("neutral", 0)
+    (problem,) = [row.problem for row in rows[1:]]
+    assert problem == "row 2, column emotion is happy|, where one choice of several is empty: leave it out."
+    with pytest.raises(InputError, match="--set seed is 1||2, where one choice"):
+        read_rows(jsonl(tmp_path, LINE), {"seed": "1||2"})
 
 
 def jsonl(folder, *rows):
@@ -102,6 +144,35 @@ def test_what_is_set_is_set_in_all_rows(tmp_path, monkeypatch):
     for wrong in ("emotion", "colour=red"):
         with pytest.raises(InputError, match=f"--set {wrong}: give FIELD=VALUE"):
             read_changes([wrong])
+
+
+def test_each_of_several_emotions_that_are_set_is_found_from_where_it_is_set(tmp_path, monkeypatch):
+    (tmp_path / "else").mkdir()
+    table = jsonl(tmp_path, LINE | {"output": "{emotion}.mp4"})
+    monkeypatch.chdir(tmp_path / "else")
+    rows = read_rows(table, {"emotion": "happy|clip:c.mov|mine.safetensors|happy.NPY"})
+    folder = str(tmp_path / "else")
+    emotions = ["happy", f"clip:{folder}/c.mov", f"{folder}/mine.safetensors", f"{folder}/happy.NPY"]
+    assert [row.output.removeprefix(str(tmp_path)) for row in rows] == [
+        "/happy.mp4",
+        "/c.mp4",
+        "/mine.mp4",
+        "/happy.mp4",
+    ]
+    assert [row.job and row.job.emotion for row in rows] == [None, *emotions[1:3], None]  # two are happy.mp4
+
+
+def test_files_beside_the_videos_may_not_collide_either(tmp_path):
+    clip = LINE | {"emotion": "clip:c.mov", "chart": "c.png"}
+    rows = read_rows(jsonl(tmp_path, clip, clip | {"output": "b.mp4"}, LINE | {"output": "d.mp4", "portrait": "e.png"}))
+    assert rows[0].problem == f"row 1, column chart: {tmp_path}/c.png is also the output of row 2: give each its own."
+    rows = read_rows(jsonl(tmp_path, clip, LINE | {"output": "b.mp4", "portrait": "c.png"}))
+    assert rows[0].problem.startswith("row 1, column chart:") and "a file that row 2 reads" in rows[0].problem
+    saved = LINE | {"emotion": "x.safetensors", "script": "a.txt", "output": "d.mp4"}
+    for written in (LINE | {"meter": True, "output": "c.mp4"}, clip):
+        written = written | {"chart": "x.safetensors"} if "chart" in written else written
+        rows = read_rows(jsonl(tmp_path, written, saved, LINE | {"portrait": "c.meter.png", "output": "e.mp4"}))
+        assert "a file that row" in rows[0].problem and rows[1].problem is None
 
 
 def test_outputs_that_collide_are_errors_of_their_rows(tmp_path):

@@ -12,7 +12,7 @@ from small_jobs import job, pictures
 
 from dicetalk.batch import urls
 from dicetalk.batch.engine import DONE, FAILED, SKIPPED, Engine, Stopped
-from dicetalk.batch.rows import read_rows
+from dicetalk.batch.rows import folder_rows, read_rows
 from dicetalk.batch.running import run_here
 from dicetalk.batch.urls import Copies, at_hand, is_url, staging_folder
 from dicetalk.errors import InputError
@@ -143,7 +143,9 @@ def test_a_stopped_clip_resumes_on_this_machine(tmp_path, tiny_checkpoint, home)
 
 def test_subtitles_go_where_the_video_goes(tmp_path, tiny_checkpoint, home):
     studio = fsspec.filesystem("studio")
-    clip = urls_job(tmp_path, tiny_checkpoint, length=0.5, script="Hello", place_words="sound", subtitles=True)
+    studio.pipe_file("/in/words.txt", b"[happy] Hello")
+    script = {"script": "studio://in/words.txt", "place_words": "sound", "subtitles": True}
+    clip = urls_job(tmp_path, tiny_checkpoint, length=0.5, **script)
     Studio.broken = True
     assert Engine().make(clip).status == FAILED
     assert studio.find("/out") == [] and kept(home) == ["x.mp4", "x.srt"]
@@ -151,6 +153,23 @@ def test_subtitles_go_where_the_video_goes(tmp_path, tiny_checkpoint, home):
     assert Engine().make(clip).status == DONE
     assert studio.find("/out") == ["/out/x.mp4", "/out/x.srt"] and kept(home) == []
     assert b"Hello" in studio.cat_file("/out/x.srt")
+    assert Engine().make(clip).status == SKIPPED
+    studio.rm_file("/out/x.srt")
+    assert Engine().make(clip).status == DONE and studio.isfile("/out/x.srt")
+
+
+def test_folders_may_be_urls(tmp_path, monkeypatch):
+    studio = fsspec.filesystem("studio")
+    for name in ("/faces/a.jpg", "/faces/.hidden", "/faces/more/c.jpg", "/faces/b.jpg"):
+        studio.pipe_file(name, b"1")
+    (tmp_path / "voices").mkdir()
+    (tmp_path / "voices" / "x.wav").write_bytes(b"1")
+    rows = folder_rows("studio://faces", tmp_path / "voices", None, "studio://out/{portrait}_{audio}.mp4")
+    with at_hand(rows[1].job, Copies()) as here, open(here.portrait, "rb") as file:
+        assert os.path.basename(here.portrait) == "b.jpg" and file.read() == b"1"
+    assert [row.output for row in rows] == ["studio://out/a_x.mp4", "studio://out/b_x.mp4"]
+    with pytest.raises(InputError, match="--audios is studio://none, which cannot be read: there is no such"):
+        folder_rows("studio://faces", "studio://none")
 
 
 def test_a_video_in_the_portraits_place_may_be_behind_a_url(tmp_path, tiny_checkpoint):
