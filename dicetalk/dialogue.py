@@ -42,6 +42,7 @@ def render_dialogue(
     Raises:
         InputError: something cannot be used; the message names it.
     """
+    import numpy as np
     import torch
 
     from .checkpoints.finding import resolve_checkpoint
@@ -50,7 +51,6 @@ def render_dialogue(
     from .media.image import load_image
     from .media.paste import paste_back
     from .media.persons import prepare_persons
-    from .media.pixels import as_pixels
     from .media.video import write_video
     from .memory import choose_device, choose_dtype
 
@@ -98,7 +98,7 @@ def render_dialogue(
                 output_type="latent",
             ).frames
         )
-    whole = torch.from_numpy(as_pixels(picture.convert("RGB"), 8)).float()[None] / 255
+    whole = torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
     height, width = (side // 2 * 2 for side in whole.shape[1:3])
     shown = [_frames(pipeline, each, job) for each in latents]
 
