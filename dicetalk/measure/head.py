@@ -29,7 +29,7 @@ class HeadReader:
                 take = Take(person, emotion, None, sentence, _SEED)
                 every = range(0, len(take), _EVERY)
                 rows.append(_rows([take.frame(number, 64) for number in every]))
-                places += [(take.poses[number].x, take.poses[number].y) for number in every]
+                places.extend((take.poses[number].x, take.poses[number].y) for number in every)
         pictures, moved = np.concatenate(rows), np.array(places)
         tested = np.arange(len(pictures)) % _TESTED == 0
         self._mean, self._middle = pictures[~tested].mean(0), moved[~tested].mean(0)
