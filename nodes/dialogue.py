@@ -122,7 +122,7 @@ class DiceTalkDialogue(io.ComfyNode):
                 io.Int.Input(
                     "short_side",
                     default=512,
-                    min=128,
+                    min=64,
                     max=2048,
                     step=64,
                     tooltip="Side of the square that each person is made in, in pixels; the model was trained at 512.",

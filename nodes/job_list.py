@@ -36,7 +36,7 @@ _GIVEN |= {"speed", "face", "reference_scale", "emotion_scale", "speech_strength
 class DiceTalkJobList(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        def each(output, name, tooltip=None):
+        def each(output, name, tooltip="For the input of the same name, a value for each row."):
             return output(display_name=name, is_output_list=True, tooltip=tooltip)
 
         return io.Schema(

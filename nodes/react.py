@@ -40,7 +40,7 @@ class DiceTalkReact(io.ComfyNode):
                 io.Int.Input(
                     "short_side",
                     default=512,
-                    min=128,
+                    min=64,
                     max=2048,
                     step=64,
                     tooltip="The short side of the video in pixels; both sides become multiples of 64. The model was "

@@ -9,12 +9,14 @@ Or of any videos, with --videos: emotion accuracy, identity and lip sync, FID an
 model is MODULE:FUNCTION of your own (docs/evaluation.md says what it gets and gives), or a classifier's folder."""
 
 import math
+from contextlib import contextmanager
 
 HELP = "measure emotion, lips and identity: a checkpoint in the world of drawn people, or any videos"
 
 EXAMPLES = (
     ("the table of goals, and a folder with all numbers and a sheet of faces", "--checkpoint mine --output report"),
     ("quickly: one person, short clips, few steps", "--checkpoint mine --people 1 --frames 13 --steps 8"),
+    ("dialogues, and videos that are made again", "--checkpoint mine --only dialogue react --people 2"),
     ("what faster settings cost", "--checkpoint mine --only savings --people 2"),
     ("train the reader again, and print its error", "--train-reader reader.safetensors"),
     (
@@ -29,7 +31,7 @@ FUNCTIONS = (
     ("picture_features", "MODULE:FUNCTION", "of pictures, for FID to the table's real videos (needs torchmetrics)"),
     ("clip_features", "MODULE:FUNCTION", "of clips, for FVD to the table's real videos (needs torchmetrics)"),
 )
-SECTIONS = ("goals", "harder", "savings")
+SECTIONS = ("goals", "harder", "savings", "dialogue", "react")
 
 
 def add_arguments(parser):
@@ -43,7 +45,9 @@ def add_arguments(parser):
         choices=SECTIONS,
         default=["goals"],
         help="goals: the table of goals (default). harder: speech of one emotion with the label of another, doses of "
-        "intensity and guidance. savings: few steps, guidance in an interval, other windows, half precision, fp8",
+        "intensity and guidance. savings: few steps, guidance in an interval, other windows, half precision, fp8. "
+        "dialogue: two people in one picture, each mouth against both tracks. react: videos with another emotion or "
+        "another sentence, at several denoise",
     )
     add("--people", type=int, default=4, metavar="N", help="held-out people, each with all emotions (default: 4)")
     add("--frames", type=int, default=25, metavar="N", help="longest clip, 12.5 frames a second (default: 25)")
@@ -97,6 +101,7 @@ def run(args):
     from ..measure.goals import measure_goals, measure_harder
     from ..measure.reader import read_reader
     from ..measure.savings import measure_savings
+    from ..measure.scenes import Scenes, measure_dialogue, measure_react
     from ..memory import choose_device
     from ..pipeline import DiceTalkPipeline
     from ..sampling.student import own_settings
@@ -132,8 +137,15 @@ def run(args):
                 rows = measure_goals(studio, priors, sampling, args.people, embedder, on_result)
             elif section == "harder":
                 rows = measure_harder(studio, priors, sampling, args.people, on_result)
-            else:
+            elif section == "savings":
                 rows = measure_savings(studio, priors, sampling, args.people, on_result=on_result)
+            else:
+                measure = {"dialogue": measure_dialogue, "react": measure_react}[section]
+                with _folder(args.clips) as folder:
+                    scenes = Scenes(
+                        args.checkpoint, reader, folder, sampling, args.size, args.frames, args.seed, args.device
+                    )
+                    rows = measure(scenes, args.people, on_result=on_result)
         sections[section.capitalize()] = rows
     facts = _facts(args, checkpoint, reader, sampling)
     print(markdown(sections, facts))
@@ -142,6 +154,19 @@ def run(args):
         sheet.save(f"{args.output}/faces.png")
         print(f"Wrote {args.output}")
     return 0
+
+
+@contextmanager
+def _folder(clips):
+    """Where videos are written: a folder that is kept, or one that is not."""
+    import tempfile
+    from pathlib import Path
+
+    if clips:
+        yield Path(clips)
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _check(args):

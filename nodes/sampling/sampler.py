@@ -352,7 +352,7 @@ class DiceTalkGuider(io.ComfyNode):
             search_aliases=["guider", "talking head", "lip sync"],
             inputs=[*_inputs(), *_window_inputs(), _meter_input()],
             outputs=[
-                io.Guider.Output(display_name="guider"),
+                io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced."),
                 io.Latent.Output(display_name="latent", tooltip="Where sampling starts: the portrait, once per frame."),
             ],
         )

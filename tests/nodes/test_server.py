@@ -58,6 +58,7 @@ def test_every_node_is_there_with_all_its_help(server):
         assert inputs
         for input_name, (_, *options) in inputs.items():
             assert options and options[0].get("tooltip"), f"{name}.{input_name} has no tooltip"
+        assert all(node["output_tooltips"]), f"{name} has outputs without a tooltip"
 
 
 def test_server_started_clean(server):
