@@ -17,11 +17,10 @@ from ..errors import InputError
 LONGEST_TEXT = 200_000  # characters; two days of speech have fewer
 SUFFIX = ".txt"
 
-_PIECE = re.compile(r"\[([^\[\]]*)\]|([\[\]])")
+_PIECE = re.compile(r"[\[［【]([^\[\]［］【】]*)[\]］】]|([\[\]［］【】])")
 # Scripts that are written without spaces: each character is a word of its own.
 _CHARACTER = r"[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 _WORD = re.compile(rf"{_CHARACTER}|(?:(?!{_CHARACTER})\S)+")
-_INTENSITY = re.compile(r"(.*\S)\s+(\d+(?:\.\d*)?|\.\d+)", re.DOTALL | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -138,9 +137,6 @@ def _add_words(words, text):
 def _emotion(piece, number, names):
     content = piece.group(1).strip()
     shown = f'Script, tag {number}, "[{one_line(content)[:40]}]"'
-    with_number = _INTENSITY.fullmatch(content)
-    if with_number and not content.endswith(")"):
-        content = f"{with_number.group(1)}:{with_number.group(2)}"
     if not content:
         raise InputError(f"{shown}: it is empty; write an emotion such as [happy] or [sad 0.7].")
     try:

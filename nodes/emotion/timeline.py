@@ -77,7 +77,9 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, timeline, **_):
         # None: wired, not known yet
-        return fingerprint(name for name in saved_emotions() if timeline is None or name in timeline)
+        return fingerprint(
+            name for name in saved_emotions() if timeline is None or name.casefold() in timeline.casefold()
+        )
 
     @classmethod
     def execute(cls, dicetalk, timeline, easing, emotions=None, words=None) -> io.NodeOutput:

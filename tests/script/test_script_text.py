@@ -28,6 +28,11 @@ def test_words_and_tags():
         ("[sad:1.3]", "sad:1.3"),
         ("[moments(sad + fear)]", "moments(sad + fear)"),
         ('["my smile" 0.5]', '"my smile":0.5'),
+        ("[my smile]", '"my smile"'),
+        ("[sad 70%]", "sad:0.7"),
+        ("[sad + fear]", "(sad + fear)"),
+        ("【sad：0.7】", "sad:0.7"),
+        ("［sad］", "sad"),
     ],
 )
 def test_a_tag_is_an_emotion(tag, emotion):
