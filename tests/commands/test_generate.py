@@ -308,8 +308,7 @@ def test_a_scripts_emotions_come_with_their_words(tiny_checkpoint, tmp_path):
         size=64,
     )
     said = []
-    late = "0s happy; 1000s sad"
-    read_inputs(replace(job, script=None, subtitles=False, emotion=late), said.append)
+    read_inputs(replace(job, script=None, emotion="0s happy; 1000s sad"), said.append)
     assert any("The emotion at 1000 s comes after the end of the clip" in line for line in said)
     inputs = read_inputs(job, lambda line: None)
     words, priors = inputs.words, load_priors(tiny_checkpoint / "emotions")
