@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..emotion.text import Timed, format_text, one_line, parse_text
+from ..emotion.words import NAME_OF_FORM
 from ..errors import InputError
 
 LONGEST_TEXT = 200_000  # characters; two days of speech have fewer
 SUFFIX = ".txt"
 
 _PIECE = re.compile(r"[\[［【]([^\[\]［］【】]*)[\]］】]|([\[\]［］【】])")
+_OTHER_BRACKETS = re.compile(r"[(（<{*]\s*([^\W\d_]+)\s*[)）>}*]")
 # Scripts that are written without spaces: each character is a word of its own.
 _CHARACTER = r"[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 _WORD = re.compile(rf"{_CHARACTER}|(?:(?!{_CHARACTER})\S)+")
@@ -66,6 +68,12 @@ def parse_script(text, names=None):
         raise InputError(f"The script must be text, such as [happy] Hello there, not {type(text).__name__}.")
     if len(text) > LONGEST_TEXT:
         raise InputError(f"The script is {len(text)} characters long; {LONGEST_TEXT} is the most.")
+    for other in _OTHER_BRACKETS.finditer(_PIECE.sub(lambda tag: " " * len(tag.group()), text)):
+        if other.group(1).casefold() in NAME_OF_FORM:
+            raise InputError(
+                f'Script, at character {other.start() + 1}, "{other.group()}": emotions are in square brackets, such '
+                f"as [{other.group(1)}]; what is in others is spoken."
+            )
     words, tags, at = [], [], 0
     for piece in _PIECE.finditer(text):
         _add_words(words, text[at : piece.start()])
