@@ -10,6 +10,7 @@ import struct
 
 _PCM = bytes.fromhex("0100000000001000800000aa00389b71")  # the subformat of WAVE_FORMAT_EXTENSIBLE
 _EXTENSIBLE = 0xFFFE
+_MOST_CHUNKS = 1000  # before the sound; a recorder writes a handful
 _TO_THE_END = 0xFFFFFFFF
 _STREAMED = (0, _TO_THE_END)  # sizes that nobody knew; FFmpeg reads these to the end
 
@@ -49,7 +50,7 @@ def _changes(file, size):
     changes = {}
     if file.read(4) not in (b"RIFF", b"RF64", b"BW64") or file.read(8)[4:] != b"WAVE":
         return changes
-    while True:
+    for _ in range(_MOST_CHUNKS):
         name, length = struct.unpack("<4sI", file.read(8))
         start = file.tell()
         if name == b"data":
@@ -61,6 +62,7 @@ def _changes(file, size):
             if tag == _EXTENSIBLE and subformat == _PCM and 0 < valid < bits and bits in (16, 24, 32):
                 changes[start + 18] = struct.pack("<H", bits)
         file.seek(start + length + length % 2)
+    return changes
 
 
 def _is_chunk(file, place, size):
