@@ -176,7 +176,7 @@ def read_inputs(
         read_emotion(job.emotion)  # a typing error is reported at once; its names, when the checkpoint is known
 
     from .media.audio import load_sound
-    from .model.audio import SAMPLES_PER_FRAME
+    from .model.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
 
     sound = load_sound(job.speech, job.start, job.length)
     if job.noise == "published":
@@ -192,6 +192,7 @@ def read_inputs(
 
     from .checkpoints.finding import MINIATURE_SIZE, resolve_checkpoint
     from .emotion.parsing import resolve
+    from .emotion.timeline import late_keys
     from .memory import choose_device, choose_dtype
 
     device = choose_device(job.device, named("device"))
@@ -222,6 +223,8 @@ def read_inputs(
     else:
         first = read_emotion(job.emotion, priors)
         emotion = resolve(first, priors, job.emotion)
+        for note in late_keys(emotion, len(sound.speech) / SAMPLE_RATE):
+            say(f"Note: {note}")
     words = ()
     if job.script is not None:
         from .script.placing import place_script

@@ -9,13 +9,11 @@ from comfy_api.latest import io
 
 from ..dicetalk.emotion.options import FPS
 from ..dicetalk.errors import InputError
-from ..dicetalk.media.downmix import of_waveform
+from ..dicetalk.media.downmix import of_waveform, quiet
 from ..dicetalk.memory import require_memory
 from ..dicetalk.model.audio import SAMPLE_RATE, resample
 from .checks import require_audio, require_finite
 from .types import Audio, DiceTalk, SpeechTokens
-
-_SILENT = 1e-3  # of full scale, -60 dB: quieter than a room in which nobody speaks
 
 
 class DiceTalkAudioFeatures(io.ComfyNode):
@@ -84,11 +82,9 @@ class DiceTalkAudioFeatures(io.ComfyNode):
             lambda seconds: f"set length to {seconds} s at most",
         )
         mono, heard, notes = of_waveform(piece[0], "audio")
-        for note in notes:
+        for note in (*notes, *quiet(float(mono.abs().max()), "audio")):
             logging.warning("DICE-Talk Audio Features: %s", note)
         speech = resample(mono, rate)
-        if float(piece.abs().max()) < _SILENT:
-            logging.warning("DICE-Talk Audio Features: the audio is silent, so the portrait will hardly speak.")
         progress = comfy.utils.ProgressBar(1)
 
         def on_chunk(done, total):

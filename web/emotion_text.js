@@ -16,8 +16,19 @@ const BLANK = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029
 
 const sticky = (pattern) => new RegExp(pattern, "uy");
 const WORD = sticky(`[${LETTER}][${WORD_CHARACTER}]*`);
-const NUMBER = sticky("-?(?:[0-9]+(?:\\.[0-9]*)?|\\.[0-9]+)(?:[eE][+\\-]?[0-9]+)?");
-const SECONDS = sticky(`${BLANK}*s(?![${WORD_CHARACTER}])`);
+const WORDS = new RegExp(
+    `^${BLANK}*([${LETTER}][${WORD_CHARACTER}]*(?: [${LETTER}][${WORD_CHARACTER}]*)+)${BLANK}*$`,
+    "u",
+);
+const NUMBER = sticky("-?(?:[0-9]+(?:\\.[0-9]*|,[0-9]+)?|\\.[0-9]+)(?:[eE][+\\-]?[0-9]+)?");
+const CLOCK = sticky(`(?:([0-9]+):)?([0-9]+):([0-9]+(?:[.,][0-9]*)?)(?:${BLANK}*s(?![${WORD_CHARACTER}]))?`);
+const FRAMES = sticky("[:;][0-9]");
+const SECONDS = sticky(`${BLANK}*(ms|[sS]|secs?|seconds?)(?![${WORD_CHARACTER}])`);
+const PART = sticky(`[${LETTER}"(]`);
+const QUOTED_PART = /("(?:[^"\\]|\\["\\])*")/u;
+// Of a Chinese keyboard, and the quotes of word processors; each is one character, so that places stay.
+const SIGNS = /[：；，（）＋％＝“”„‟«»「」『』‘’']/gu;
+const PLAIN = { "：": ":", "；": ";", "，": ",", "（": "(", "）": ")", "＋": "+", "％": "%", "＝": "=" };
 const QUOTED = sticky('"((?:[^"\\\\]|\\\\["\\\\])*)"');
 const SPACE = sticky(`${BLANK}*`);
 const PLAIN_WORD = new RegExp(`^[${LETTER}][${WORD_CHARACTER}]*$`, "u");
@@ -81,16 +92,23 @@ export function formatNumber(value) {
     return `${digits}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
 
+/** The text with the usual signs, and as long; what is in straight quotes stays. */
+function plain(text) {
+    const usual = (part) => part.replace(SIGNS, (sign) => PLAIN[sign] ?? '"');
+    return text.split(QUOTED_PART).map((part, number) => (number % 2 ? part : usual(part))).join("");
+}
+
 class Parser {
     constructor(text) {
-        this.text = text;
+        this.written = text;
+        this.text = plain(text);
         this.at = 0;
         this.depth = 0;
         this.skip();
     }
 
     fail(problem, at = this.at) {
-        throw new TextError(this.text, at, problem);
+        throw new TextError(this.written, at, problem);
     }
 
     look(pattern, at = this.at) {
@@ -124,23 +142,30 @@ class Parser {
         const at = this.at;
         const match = this.take(NUMBER);
         if (!match) this.fail(`expected a number for the ${what}`);
-        const value = Number(match[0]);
+        const value = Number(match[0].replace(",", ".")) / (this.takeSign("%") ? 100 : 1);
+        this.check(what, value, low, high, at);
+        return value;
+    }
+
+    check(what, value, low, high, at) {
         if (!Number.isFinite(value) || !(low <= value && value <= high)) {
             const bounds = high === Infinity ? `${low} or more` : `from ${low} to ${high}`;
             this.fail(`the ${what} must be ${bounds}`, at);
         }
-        return value;
     }
 
     whole() {
         if (BLANKS.test(this.text)) this.fail("it is empty; write an emotion such as happy or happy:1.3");
-        const tree = this.look(NUMBER) ? this.timeline() : this.mood();
-        if (this.at < this.text.length) {
-            if (this.text[this.at] === ";") {
+        const several = WORDS.exec(this.text);
+        if (several) return { kind: "named", name: several[1], intensity: 1 };
+        const tree = this.look(NUMBER) ? this.timeline() : this.emotion();
+        const rest = this.text.slice(this.at);
+        if (!BLANKS.test(rest.replace(/^[,;]/u, ""))) {
+            if (rest[0] === ";") {
                 this.fail("the emotions of a timeline need a time each, such as 0s neutral; 1.5s happy");
             }
-            if (this.text[this.at] === "+" || this.look(NUMBER)) {
-                this.fail("put a mix in parentheses, such as (sad 0.7 + fear 0.3)");
+            if (this.look(PART)) {
+                this.fail("put + between the emotions of a mix, and a name of several words in quotes");
             }
             this.fail("nothing more was expected here");
         }
@@ -154,28 +179,97 @@ class Parser {
             const key = this.key();
             if (keys.length && key.time <= keys.at(-1).time) this.fail("the times of a timeline must increase", at);
             keys.push(key);
-            if (!this.takeSign(";")) {
-                if (this.at < this.text.length) {
-                    this.fail("expected ; and the next time, or an easing (linear, smooth, step)");
-                }
-                break;
-            }
+            const separated = this.takeSign(";") || this.takeSign(",");
             if (this.at === this.text.length) break;
+            if (!separated && !this.atTime()) {
+                this.fail("expected ; and the next time, or an easing (linear, smooth, step)");
+            }
         }
         return { kind: "timed", keys };
     }
 
+    /** Whether a time with its unit is here. */
+    atTime() {
+        const number = this.look(NUMBER);
+        return Boolean(this.look(CLOCK) || (number && this.look(SECONDS, this.at + number[0].length)));
+    }
+
+    time() {
+        const at = this.at;
+        const clock = this.take(CLOCK);
+        let value;
+        if (clock) {
+            if (this.look(FRAMES)) this.fail("a time has no frames; write 1:02.5 or 62.5s", at);
+            const [hours, minutes, seconds] = clock.slice(1).map((part) => Number((part ?? "0").replace(",", ".")));
+            value = hours * 3600 + minutes * 60 + seconds;
+        } else {
+            const match = this.take(NUMBER);
+            if (!match) this.fail("expected a time in seconds, such as 1.5s");
+            if (this.text.startsWith("%", this.at)) {
+                this.fail("write a share after its emotion, such as (sad 70% + fear 30%)", at);
+            }
+            const unit = this.take(SECONDS);
+            if (!unit) this.fail("expected s, for seconds, after the time");
+            value = Number(match[0].replace(",", ".")) / (unit[1] === "ms" ? 1000 : 1);
+        }
+        this.check("time", value, 0, LONGEST, at);
+        return value;
+    }
+
     key() {
-        if (!this.look(NUMBER)) this.fail("expected a time in seconds, such as 1.5s");
-        const time = this.number("time", 0, LONGEST);
-        if (!this.take(SECONDS)) this.fail("expected s, for seconds, after the time");
-        const emotion = this.mood();
+        const time = this.time();
+        this.takeSign(":");
+        const emotion = this.emotion();
         const word = this.look(WORD);
-        if (word && !EASINGS.includes(word[0])) {
+        const easing = word ? word[0].toLowerCase() : "linear";
+        if (!EASINGS.includes(easing)) {
             this.fail("expected ; and the next time, or an easing (linear, smooth, step)");
         }
         if (word) this.take(WORD);
-        return { time, emotion, easing: word ? word[0] : "linear" };
+        return { time, emotion, easing };
+    }
+
+    /** One emotion with its intensity, or a mix that may lack its parentheses. */
+    emotion() {
+        const at = this.at;
+        const parts = this.parts();
+        if (parts.length > 1) return this.mixed(parts, "barycentre", 1, at);
+        const [{ weight, part, place }] = parts;
+        if (weight === null) return part;
+        if (part.intensity !== 1) this.fail("it has an intensity already", place);
+        this.check("intensity", weight, 0, MAX_INTENSITY, place);
+        return { ...part, intensity: weight };
+    }
+
+    /** [{weight or null, part, at, place of the weight}] with + or , between them. */
+    parts() {
+        const parts = [];
+        let commas = false;
+        for (;;) {
+            const at = this.at;
+            const part = this.mood();
+            const place = this.at;
+            const weighted = this.look(NUMBER) && !this.atTime();
+            parts.push({ weight: weighted ? this.number("weight", 0, Infinity) : null, part, at, place });
+            const next = this.at + 1;
+            if (this.text[this.at] === "," && this.look(PART, next + this.look(SPACE, next)[0].length)) {
+                this.takeSign(",");
+                commas = true;
+            } else if (!this.takeSign("+")) {
+                break;
+            }
+        }
+        const strong = commas && parts.find(({ part }) => part.intensity !== 1);
+        if (strong) {
+            this.fail("after : comes an intensity; write shares after a space, such as (sad 0.7 + fear 0.3)", strong.at);
+        }
+        return parts;
+    }
+
+    mixed(parts, method, intensity, at) {
+        const weighted = parts.map(({ weight, part }) => [weight ?? 1, part]);
+        if (!weighted.some(([weight]) => weight !== 0)) this.fail("the weights of a mix must not all be 0", at);
+        return { kind: "mixed", parts: weighted, method, intensity };
     }
 
     mood() {
@@ -210,22 +304,16 @@ class Parser {
     }
 
     intensity() {
-        return this.takeSign(":") ? this.number("intensity", 0, MAX_INTENSITY) : 1;
+        return this.takeSign(":") || this.takeSign("=") ? this.number("intensity", 0, MAX_INTENSITY) : 1;
     }
 
     mix(method, at) {
         this.depth += 1;
         if (this.depth > MAX_DEPTH) this.fail(`mixes are nested deeper than ${MAX_DEPTH}`);
         this.takeSign("(");
-        const parts = [];
-        for (;;) {
-            const part = this.mood();
-            parts.push([this.look(NUMBER) ? this.number("weight", 0, Infinity) : 1, part]);
-            if (this.takeSign(")")) break;
-            if (!this.takeSign("+")) this.fail("expected + or ) in the mix");
-        }
-        if (!parts.some(([weight]) => weight !== 0)) this.fail("the weights of a mix must not all be 0", at);
+        const parts = this.parts();
+        if (!this.takeSign(")")) this.fail("expected + or ) in the mix");
         this.depth -= 1;
-        return { kind: "mixed", parts, method, intensity: this.intensity() };
+        return this.mixed(parts, method, this.intensity(), at);
     }
 }

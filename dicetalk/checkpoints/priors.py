@@ -7,6 +7,7 @@ pickles ``{"mu": float32 (1, 256)}``. `pickled_arrays` reads them without unpick
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..errors import InputError
 from .pickled_arrays import LARGEST_FILE, Pickle, Unfit, arrays_of, float_array
 
 EMOTION_DIM = 256
+_OTHER_FILE = re.compile(r"\S.*\.(npz|pt|pth|ckpt|bin|pkl|json|ya?ml|txt|csv)", re.IGNORECASE)
 
 _REMEDY = "The published priors come with `python -m dicetalk download --only emotions`."
 
@@ -110,6 +112,11 @@ def read_emotion(argument, names=None):
     from ..emotion.text import read_argument
 
     path = str(argument).strip()
+    if _OTHER_FILE.fullmatch(path):
+        raise InputError(
+            f"{path} is no emotion: a file of one ends in .npy or .safetensors. Give such a file, or text such as "
+            "happy:1.3."
+        )
     return load_prior(path) if path.lower().endswith(".npy") else read_argument(argument, names)
 
 

@@ -54,8 +54,8 @@ def to_text(emotion):
         )
     try:
         tree = parse_text(emotion.name)
-        if isinstance(tree, (Named, Mixed)):
-            return format_text(tree)
+        if isinstance(tree, (Named, Mixed)) and format_text(tree) == emotion.name:
+            return emotion.name
     except InputError:
         pass
     if isinstance(emotion, TokenMix) and not emotion.name:

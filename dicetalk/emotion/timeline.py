@@ -108,3 +108,11 @@ class EmotionTimeline(_Compared):
     def renamed(self, name, provenance=None):
         """The timeline under another name, and another provenance unless that is None."""
         return replace(self, name=name, provenance=self.provenance if provenance is None else provenance)
+
+
+def late_keys(emotion, seconds):
+    """A note on the first emotion of a timeline that a clip of so many seconds never reaches, else none."""
+    for key in emotion.keys if isinstance(emotion, EmotionTimeline) else ():
+        if key.time > seconds:
+            return (f"The emotion at {key.time:g} s comes after the end of the clip, which lasts {seconds:.2f} s.",)
+    return ()

@@ -7,6 +7,7 @@ begins later, or has gaps, there is silence.
 import contextlib
 import math
 import os
+import re
 from dataclasses import dataclass
 
 import av
@@ -17,8 +18,8 @@ from ..errors import InputError, reason
 from ..memory import free_memory, require_memory
 from ..model.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, check_rate, num_frames
 from .clock import origin
-from .container import AAC_RATES, OTHER_RATE, check_is_file, open_media
-from .downmix import Downmix, Levels, downmix_for, usual_downmix
+from .container import AAC_RATES, OTHER_RATE, check_is_file, open_media, unreadable
+from .downmix import Downmix, Levels, downmix_for, quiet, usual_downmix
 
 _MINUTE = 60 * SAMPLE_RATE
 _PROBE = 5.0  # seconds of sound that tell of a stream's channels, within the first minute
@@ -28,6 +29,9 @@ _WORTH_SKIPPING = 5.0  # seconds
 _JITTER = 0.05  # seconds by which frames' times may be off without a gap being there
 # Their packets carry no times: FFmpeg counts them, which is right from the beginning on only.
 _UNTIMED = {"mp3", "aac", "ac3", "eac3", "dts", "amr", "loas", "tta", "wv", "flac"}
+# FFmpeg's names of sound without a header, whose rate it makes up.
+_RAW = re.compile(r"[suf]\d+([bl]e)?|alaw|mulaw|vidc")
+_PROTECTED = {"drms", "aavd"}  # iTunes, Audible
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def load_sound(path, start=0.0, length=None):
         speech, *_ = _read(path, start, length, downmix.model)
     elif gain != 1:
         speech *= np.float32(gain)
-    return Sound(path, start, length, speech, downmix, (*notes, *downmix.notes))
+    peak = float(np.abs(speech).max(initial=0.0))
+    return Sound(path, start, length, speech, downmix, (*notes, *downmix.notes, *quiet(peak, f"The sound of {path}")))
 
 
 def _read(path, start, length, weights=None):
@@ -237,9 +242,8 @@ def _opened(path):
     try:
         container = open_media(path)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as audio or video ({reason(error)}): convert it, for instance to WAV or MP4."
-        ) from error
+        why, remedy = unreadable(path, error)
+        raise InputError(f"{path} cannot be read as audio or video ({why}): {remedy}.") from error
     with container:
         yield container
 
@@ -249,7 +253,20 @@ def _track(container, path):
     tracks = container.streams.audio
     if not tracks:
         raise InputError(f"{path} has no audio track: give a file that holds speech.")
-    chosen = next((track for track in tracks if track.disposition & av.stream.Disposition.default), tracks[0])
+    if _RAW.fullmatch(container.format.name):
+        raise InputError(
+            f"{path} is sound without a header, so that its rate and its channels are not known: convert it to WAV, "
+            f"for instance by `ffmpeg -f s16le -ar 16000 -ac 1 -i {os.path.basename(path)} speech.wav`."
+        )
+    known = [track for track in tracks if track.codec_context is not None]
+    if not known:
+        raise InputError(
+            f"The sound of {path} is of a kind that FFmpeg cannot decode: play it where it was made, and export it as "
+            "WAV or AAC."
+        )
+    if known[0].codec_context.codec_tag in _PROTECTED:
+        raise InputError(f"The sound of {path} is protected against copying (DRM): give a file that is not.")
+    chosen = next((track for track in known if track.disposition & av.stream.Disposition.default), known[0])
     if len(tracks) == 1:
         return chosen, ()
     number = [track.index for track in tracks].index(chosen.index) + 1

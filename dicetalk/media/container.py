@@ -1,14 +1,17 @@
 """Files of sound and video: opening them with FFmpeg through PyAV, their metadata, and checks of names."""
 
+import contextlib
 import errno
 import os
+import re
 import tempfile
 from pathlib import Path
 
 import av
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..files import write_problem
+from .wav import as_meant
 
 
 def check_is_file(path, what):
@@ -21,6 +24,8 @@ def check_is_file(path, what):
 
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_HEAD = 512  # bytes
+_BINARY = re.compile(rb"[^\t\n\r\x20-\x7e]")
 OTHER_RATE = 48000  # for what AAC does not have
 # Tags need not be UTF-8. PyAV 19 keeps whatever they are, and no longer has the option.
 _ANY_TAGS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -35,7 +40,25 @@ def open_media(source):
     Raises:
         av.error.FFmpegError, OSError, ValueError: it cannot be opened, or is of no format that FFmpeg knows.
     """
-    return av.open(source if hasattr(source, "read") else os.path.abspath(source), **_ANY_TAGS)
+    if hasattr(source, "read"):
+        return av.open(source, **_ANY_TAGS)
+    return av.open(as_meant(os.path.abspath(source)), **_ANY_TAGS)
+
+
+def unreadable(source, error):
+    """What to say of a file that `open_media` cannot open: why, and the remedy.
+
+    Args:
+        source: as there.
+        error: what it raised.
+    """
+    with contextlib.suppress(OSError, TypeError), open(source, "rb") as file:
+        head = file.read(_HEAD)
+        if head[4:8] == b"ftyp":
+            return "its index is missing", "the recording or the copy was cut off; copy it again"
+        if not _BINARY.search(head):
+            return "it holds text", "it may be a web page, or a pointer to a file; download the file itself"
+    return getattr(error, "strerror", None) or reason(error), "convert it, for instance to WAV or MP4"
 
 
 def read_metadata(source):

@@ -15,6 +15,8 @@ _LOST = 1e-2  # of a channel's power: a mix that keeps less than that has lost i
 _SURELY_WHOLE_NUMBERS = 64  # no peak of a recording in floating point is so far above full scale
 _FULL_SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}
 _AT_ONCE = 2**20  # samples
+_SILENT = 1e-4  # of full scale, -80 dB: a microphone that is switched off
+_QUIET = 1e-2  # -40 dB; the peaks of usual speech are at -12 to 0
 _SAID_FROM = 1.05  # compressed sound overshoots by a little all the time
 _USUAL = {6: ("FL", "FR", "FC", "LFE", "BL", "BR"), 8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")}
 
@@ -42,20 +44,30 @@ class Levels:
     Attributes:
         peak: the largest sample's size.
         mixed_peak: that of the usual mix for a video.
-        products: (channels, channels) sums of the channels' products; None before there is sound.
+        products: (channels, channels) sums of the channels' products, about their means, as a constant offset is no
+            sound; None before there is sound.
     """
 
     def __init__(self, names=None):
-        self.names, self.peak, self.mixed_peak, self.products, self._video = names, 0.0, 0.0, None, None
+        self.names, self.peak, self.mixed_peak, self._video = names, 0.0, 0.0, None
+        self._products, self._sums, self._count = None, 0.0, 0
+
+    @property
+    def products(self):
+        if self._products is None:
+            return None
+        return self._products - np.outer(self._sums, self._sums) / self._count
 
     def add(self, block):
         """A (channels, samples) block."""
         if not block.shape[1]:
             return
-        if self.products is None:
-            self.products, self._video = 0.0, usual_downmix(len(block), self.names).video.astype(np.float32)
+        if self._products is None:
+            self._products, self._video = 0.0, usual_downmix(len(block), self.names).video.astype(np.float32)
         self.peak = max(self.peak, float(np.abs(block).max()))
-        self.products = self.products + (block @ block.T).astype(np.float64)
+        exact = block.astype(np.float64)
+        self._products, self._sums = self._products + exact @ exact.T, self._sums + exact.sum(axis=1)
+        self._count += block.shape[1]
         mixed = self.peak if len(block) < 3 else float(np.abs(self._video @ block).max())
         self.mixed_peak = max(self.mixed_peak, mixed)
 
@@ -171,6 +183,20 @@ def full_scale(peak, mixed=None, what="The sound"):
         return 1.0, ()
     note = f"{what} reaches {peak:.2f} times full scale: turned down by {20 * np.log10(peak):.1f} dB."
     return 1 / mixed, (note,) if peak > _SAID_FROM else ()
+
+
+def quiet(peak, what="The sound"):
+    """Notes on sound with such a peak that hardly anything of it is heard.
+
+    Args:
+        peak: of what the model hears.
+        what: the recording, in the user's words.
+    """
+    if peak < _SILENT:
+        return (f"{what} is silent, so that the portrait will hardly speak.",)
+    if peak < _QUIET:
+        return (f"{what} is very quiet (its peak is at {20 * np.log10(peak):.0f} dB): raise its level.",)
+    return ()
 
 
 def _sides(name):

@@ -10,22 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ..emotion.options import NAMES
+from ..emotion.words import NAME_OF_FORM, NAME_OF_NEAR
 from ..errors import InputError
 from .clip import SAMPLE_RATE
 
-# As labels are written in models trained on FER2013, AffectNet, RAF-DB, RAVDESS, CREMA-D, MEAD, IEMOCAP, TESS and
-# SAVEE; without spaces, digits and signs.
-SYNONYMS = {
-    "angry": ("angry", "anger", "ang", "mad", "frustrated", "frustration", "fru", "annoyed", "rage"),
-    "contempt": ("contempt", "contemptuous", "con", "scorn"),
-    "disgusted": ("disgusted", "disgust", "dis", "revulsion"),
-    "fear": ("fear", "fearful", "fea", "afraid", "scared", "anxious", "anxiety"),
-    "happy": ("happy", "happiness", "hap", "joy", "joyful", "excited", "excitement", "exc", "amused", "amusement"),
-    "neutral": ("neutral", "neutrality", "neu", "calm", "calmness", "noemotion"),
-    "sad": ("sad", "sadness", "unhappy", "depressed"),
-    "surprised": ("surprised", "surprise", "sur", "pleasantsurprise", "pleasantsurprised", "ps"),
-}
-_EMOTIONS = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in synonyms}
+_EMOTIONS = {**NAME_OF_FORM, **NAME_OF_NEAR}
 _DENIALS = {"not", "no", "non", "without", "un"}
 _LEAST_KNOWN = 2
 
@@ -62,7 +51,7 @@ def emotion_of(label):
 
     Beside its name a label may say who shows it, or how strongly: "OAF_angry" (TESS), "female_happy", "Sad-strong".
     """
-    words = re.findall(r"[a-z]+", str(label).casefold())
+    words = re.findall(r"[^\W\d_]+", str(label).casefold())
     whole = _EMOTIONS.get("".join(words)) or _EMOTIONS.get(re.sub(r"^(fe)?male", "", "".join(words)))
     if whole or _DENIALS & set(words):
         return whole

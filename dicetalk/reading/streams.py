@@ -26,15 +26,15 @@ def look_into(path):
 def _opened(source):
     import av
 
-    from ..media.container import open_media
+    from ..media.container import open_media, unreadable
 
     if hasattr(source, "seek"):
         source.seek(0)
     try:
         return open_media(source)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{_label(source)} cannot be read as video, sound or picture ({reason}).") from error
+        why, remedy = unreadable(source, error)
+        raise InputError(f"{_label(source)} cannot be read as video, sound or picture ({why}): {remedy}.") from error
 
 
 def _label(source):

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..emotion.text import Timed, format_text, one_line, parse_text
+from ..emotion.words import NAME_OF_FORM
 from ..errors import InputError
 
 LONGEST_TEXT = 200_000  # characters; two days of speech have fewer
 SUFFIX = ".txt"
 
-_PIECE = re.compile(r"\[([^\[\]]*)\]|([\[\]])")
+_PIECE = re.compile(r"[\[［【]([^\[\]［］【】]*)[\]］】]|([\[\]［］【】])")
+_OTHER_BRACKETS = re.compile(r"[(（<{*]\s*([^\W\d_]+)\s*[)）>}*]")
 # Scripts that are written without spaces: each character is a word of its own.
 _CHARACTER = r"[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 _WORD = re.compile(rf"{_CHARACTER}|(?:(?!{_CHARACTER})\S)+")
-_INTENSITY = re.compile(r"(.*\S)\s+(\d+(?:\.\d*)?|\.\d+)", re.DOTALL | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ def parse_script(text, names=None):
         raise InputError(f"The script must be text, such as [happy] Hello there, not {type(text).__name__}.")
     if len(text) > LONGEST_TEXT:
         raise InputError(f"The script is {len(text)} characters long; {LONGEST_TEXT} is the most.")
+    for other in _OTHER_BRACKETS.finditer(_PIECE.sub(lambda tag: " " * len(tag.group()), text)):
+        if other.group(1).casefold() in NAME_OF_FORM:
+            raise InputError(
+                f'Script, at character {other.start() + 1}, "{other.group()}": emotions are in square brackets, such '
+                f"as [{other.group(1)}]; what is in others is spoken."
+            )
     words, tags, at = [], [], 0
     for piece in _PIECE.finditer(text):
         _add_words(words, text[at : piece.start()])
@@ -138,9 +145,6 @@ def _add_words(words, text):
 def _emotion(piece, number, names):
     content = piece.group(1).strip()
     shown = f'Script, tag {number}, "[{one_line(content)[:40]}]"'
-    with_number = _INTENSITY.fullmatch(content)
-    if with_number and not content.endswith(")"):
-        content = f"{with_number.group(1)}:{with_number.group(2)}"
     if not content:
         raise InputError(f"{shown}: it is empty; write an emotion such as [happy] or [sad 0.7].")
     try:

@@ -1,6 +1,7 @@
 """Labels of recordings, and which of the emotion classifier's 22 classes they allow."""
 
 from ..emotion.options import CLASSES, LEVELS, NAMES
+from ..emotion.words import known_name
 from ..errors import InputError
 
 UNKNOWN = 0  # a level that is not known
@@ -21,15 +22,16 @@ def classes_of(emotion, level):
 
 
 def read_emotion(text, where):
-    """One of NAMES, else InputError that says where it is."""
-    if text not in NAMES:
+    """The one of NAMES that a label means, whatever its capitals or form; else InputError that says where it is."""
+    name = known_name(str(text).strip(), NAMES)
+    if name is None:
         raise InputError(f"{where}: the emotion is {text!r}, and must be one of {', '.join(NAMES)}.")
-    return text
+    return name
 
 
 def read_level(text, where):
-    """A level as a number: 1, "2", "level_3"; empty or "unknown" is UNKNOWN. Else InputError that says where it is."""
-    level = str("" if text is None else text).strip().removeprefix("level_")
+    """A level as a number: 1, "2.0", "level_3"; empty or "unknown" is UNKNOWN. Else InputError with its place."""
+    level = str("" if text is None else text).strip().lower().removeprefix("level").strip(" _-").removesuffix(".0")
     if level in ("", "unknown"):
         return UNKNOWN
     if level not in map(str, LEVELS):

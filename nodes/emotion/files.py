@@ -48,6 +48,11 @@ def fingerprint(names):
     return digest(found) if found else ""
 
 
+def named_in(text):
+    """The saved emotions whose names may be in a text, whatever their capitals; all where it is None."""
+    return [name for name in saved_emotions() if text is None or name.casefold() in text.casefold()]
+
+
 def validated(check, value):
     """What `validate_inputs` gives back: True where `check` raises no InputError for the value, else its message.
 

@@ -17,7 +17,7 @@ from ...dicetalk.script.timeline import FADE, LONGEST_FADE, NEUTRAL, script_emot
 from ..checks import require_audio, require_finite
 from ..preview import shown_emotion
 from ..types import DiceTalk, Emotion, SpokenWords, Words
-from .files import emotion_library, fingerprint, saved_emotions, validated
+from .files import emotion_library, fingerprint, named_in, validated
 
 
 class DiceTalkScript(io.ComfyNode):
@@ -97,7 +97,7 @@ class DiceTalkScript(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, script, **_):
         # None: wired, not known yet
-        return fingerprint(name for name in saved_emotions() if script is None or name in script)
+        return fingerprint(named_in(script))
 
     @classmethod
     def execute(cls, dicetalk, audio, script, fade, place_words, emotion=None) -> io.NodeOutput:

@@ -12,7 +12,7 @@ from ...dicetalk.errors import InputError
 from ...dicetalk.script.words import as_rows
 from ..preview import shown_emotion
 from ..types import DiceTalk, Emotion, Words
-from .files import emotion_library, fingerprint, saved_emotions, validated
+from .files import emotion_library, fingerprint, named_in, validated
 from .mix import INPUT_NAMES
 
 _AS_WRITTEN = "as written"
@@ -77,7 +77,7 @@ class DiceTalkEmotionTimeline(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, timeline, **_):
         # None: wired, not known yet
-        return fingerprint(name for name in saved_emotions() if timeline is None or name in timeline)
+        return fingerprint(named_in(timeline))
 
     @classmethod
     def execute(cls, dicetalk, timeline, easing, emotions=None, words=None) -> io.NodeOutput:

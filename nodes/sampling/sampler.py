@@ -10,7 +10,8 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ...dicetalk.emotion.timeline import EmotionTimeline
+from ...dicetalk.emotion.options import FPS
+from ...dicetalk.emotion.timeline import EmotionTimeline, late_keys
 from ...dicetalk.errors import InputError
 from ...dicetalk.media.moving import fitted
 from ...dicetalk.memory import require_memory
@@ -237,6 +238,8 @@ def make_guider(
     latent = portrait.latent if len(portrait.latent) == 1 else fitted(portrait.latent, frames)
     savings = Savings(guidance_reuse, deep_cache, clamp_windows)
     _require_memory(model, frames, latent[:1], audio_features.tokens[:1], emotion, savings)
+    for note in late_keys(emotion, frames / FPS):
+        logging.warning("DICE-Talk: %s", note)
     told, untold = dicetalk.emotion_tokens(emotion, frames)
     conditions = Conditions(
         image_latent=latent,

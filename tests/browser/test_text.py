@@ -39,6 +39,18 @@ TEXTS = [
     '"a\\b"',
     '"open',
     "happy" * 900,
+    "Happy 70% + sad 30%",
+    "(sad 0,7, fear 0,3):120%",
+    "sad:0.7, fear:0.3",
+    "happy=1,3;",
+    "my own smile",
+    "happy 0.5 sad",
+    "70% happy",
+    "0s neutral\n500ms happy 1.2 Smooth\n1:02.5 sad + fear, 00:01:10,250: sad",
+    "0秒",
+    "00:01:02:12 sad",
+    "（sad 0.7 ＋ fear 30％）：1.2； ",
+    "0s “my ；smile”; 1s 'b'; 2s «c»",
 ]
 PIECES = [
     *'0123456789.:;()+-"\\',
@@ -54,6 +66,7 @@ PIECES = [
     "moments",
     "barycentre",
 ]
+PIECES += [",", "%", "=", "：", "（", "“", "'", "1:02.5", "ms", "0,3", "Step"]
 PIECES += ["smooth", "step", "linear", '"my smile"', "1.5s", "0.7", "ü", "\U0001f600", "\u3000", "²", "٣"]
 PIECES += ["_", "x-y"]
 

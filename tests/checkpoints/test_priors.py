@@ -245,6 +245,9 @@ def test_a_published_file_is_an_emotion_by_its_path(written, tmp_path):
     assert read_emotion("happy:1.3") == read_argument("happy:1.3")
     with pytest.raises(InputError, match="lost.npy cannot be read"):
         read_emotion(tmp_path / "lost.npy")
+    for name in ("happy.npz", "my mood.PT", "moods/timeline.txt", "a.json"):
+        with pytest.raises(InputError, match=rf"{name} is no emotion: a file of one ends in .npy or .safetensors"):
+            read_emotion(name)
 
 
 def test_load_priors_takes_saved_emotions_as_they_are(tmp_path):

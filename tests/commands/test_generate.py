@@ -307,6 +307,9 @@ def test_a_scripts_emotions_come_with_their_words(tiny_checkpoint, tmp_path):
         device="cpu",
         size=64,
     )
+    said = []
+    read_inputs(replace(job, script=None, emotion="0s happy; 1000s sad"), said.append)
+    assert any("The emotion at 1000 s comes after the end of the clip" in line for line in said)
     inputs = read_inputs(job, lambda line: None)
     words, priors = inputs.words, load_priors(tiny_checkpoint / "emotions")
     assert inputs.emotion.at(0.0) == inputs.emotion.at(words[1].start - 0.41) == priors["happy"]

@@ -40,16 +40,29 @@ def test_the_tree_of_a_text():
     [
         ("", "at the end", "empty"),
         ("hapy", "at character 1,", "did you mean happy?"),
-        ("Happy", "at character 1,", "did you mean happy?"),
+        ("calm", "at character 1,", "did you mean neutral?"),
+        ("HAP", "at character 1,", "did you mean happy?"),
+        ("my", "at character 1,", 'did you mean "my smile"?'),
         ("  qqqq", "at character 3,", "known: angry, contempt"),
         ("happy:3", "at character 7,", "from 0 to 2"),
         ("happy:-1", "at character 7,", "from 0 to 2"),
         ("happy:1e999", "at character 7,", "from 0 to 2"),
         ("happy:", "at the end", "number for the intensity"),
         ("happy:nan", "at character 7,", "number for the intensity"),
-        ("happy sad", "at character 7,", "nothing more"),
-        ("happy 0.5", "at character 7,", "parentheses"),
-        ("sad + fear", "at character 5,", "parentheses"),
+        ("happy sad", "at character 7,", "put + between"),
+        ("happy 70% sad 30%", "at character 11,", "put + between"),
+        ("happy 70", "at character 7,", "the intensity must be from 0 to 2"),
+        ("happy -1", "at character 7,", "0 or more"),
+        ("happy:1.2 0.5", "at character 11,", "has an intensity already"),
+        ("happy:0.7, sad:0.3", "at character 1,", "write shares after a space, such as (sad 0.7 + fear 0.3)"),
+        ("70% happy + 30% sad", "at character 1,", "write a share after its emotion"),
+        ("happy (strong)", "at character 1,", "method of a mix"),
+        ("happy / sad", "at character 7,", "nothing more"),
+        ("0.8 0.3", "at character 5,", "expected s"),
+        ("0s happy; 00:01:02:12 sad", "at character 11,", "a time has no frames"),
+        ("{happy: 0.7}", "at character 1,", "name of an emotion"),
+        ("0:02 sad; 0:01 happy", "at character 11,", "must increase"),
+        ("99:00:00 sad", "at character 1,", "time must be from 0 to 172800"),
         ("happy; sad", "at character 6,", "need a time"),
         ("(sad + ", "at the end", "name of an emotion"),
         ("(sad fear)", "at character 6,", "expected + or )"),
@@ -59,7 +72,6 @@ def test_the_tree_of_a_text():
         ("1.5 happy", "at character 5,", "expected s"),
         ("1.5sad", "at character 4,", "expected s"),
         ("0s happy; sad", "at character 11,", "expected a time"),
-        ("0s happy 1s sad", "at character 10,", "expected ;"),
         ("0s happy bounce", "at character 10,", "linear, smooth, step"),
         ("1s happy; 0.5s sad", "at character 11,", "must increase"),
         ("1s happy; 1s sad", "at character 11,", "must increase"),
@@ -77,9 +89,62 @@ def test_the_tree_of_a_text():
 )
 def test_errors_point_at_the_character(text, where, words):
     with pytest.raises(InputError) as caught:
-        parse_text(text, NAMES)
+        parse_text(text, [*NAMES, "my smile"])
     message = str(caught.value)
     assert where in message and words in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "written, meant",
+    [
+        ("Happy", "happy"),
+        ("HAPPY:1,3", "happy:1.3"),
+        ("happy 0.5", "happy:0.5"),
+        ("happy=0.5", "happy:0.5"),
+        ("happy: 130%", "happy:1.3"),
+        ("happy,", "happy"),
+        ("joy", "happy"),
+        ("anger", "angry"),
+        ("Scared", "fear"),
+        ("Sadness + contemptuous", "(sad + contempt)"),
+        ("开心", "happy"),
+        ("Überraschung", "surprised"),
+        ("sad + fear", "(sad + fear)"),
+        ("sad 70% + fear 30%", "(sad 0.7 + fear 0.3)"),
+        ("sad 0.7, fear 0.3", "(sad 0.7 + fear 0.3)"),
+        ("(sad 0,7 , fear 0,3)", "(sad 0.7 + fear 0.3)"),
+        ("sad 80% + fear 80%", "(sad 0.8 + fear 0.8)"),
+        ("（sad 0.7＋fear 30％）：1.2", "(sad 0.7 + fear 0.3):1.2"),
+        ("my smile", '"my smile"'),
+        ("My Smile", '"my smile"'),
+        ("“my smile”:0.5", '"my smile":0.5'),
+        ("'my smile' + sad", '("my smile" + sad)'),
+        ("0s neutral\n1.5s happy\n3s sad 0.8 smooth\n", "0s neutral; 1.5s happy; 3s sad:0.8 smooth"),
+        ("0s neutral, 1,5s happy 1s sad", None),
+        ("0s neutral, 1,5s happy 2s sad,", "0s neutral; 1.5s happy; 2s sad"),
+        ("0s：neutral；2S happy Smooth", "0s neutral; 2s happy smooth"),
+        ("0:00 neutral; 1:02.5 happy", "0s neutral; 62.5s happy"),
+        ("00:00:00,000: neutral\n00:00:03,500: happy + sad", "0s neutral; 3.5s (happy + sad)"),
+        ("0 sec neutral; 500ms happy; 2 seconds sad", "0s neutral; 0.5s happy; 2s sad"),
+    ],
+)
+def test_what_people_write_is_read_as_it_is_meant(written, meant):
+    names = [*NAMES, "my smile"]
+    if meant is None:
+        with pytest.raises(InputError, match="must increase"):
+            parse_text(written, names)
+    else:
+        assert format_text(parse_text(written, names)) == meant
+        parse_text(written)  # where names are not known yet
+
+
+def test_a_name_is_the_nearest_one_that_is_there():
+    assert parse_text("joy", [*NAMES, "joy"]) == Named("joy")
+    assert parse_text("Smile", ["smile", "happy"]) == Named("smile")
+    with pytest.raises(InputError, match="no emotion SMILE"):
+        parse_text("SMILE", ["smile", "Smile"])
+    with pytest.raises(InputError, match="no emotion joy"):
+        parse_text("joy", ["sad"])
 
 
 def test_other_wrong_input():

@@ -10,7 +10,7 @@ from live_bytes import LiveBytes
 from dicetalk.emotion.files import load_emotion, save_emotion
 from dicetalk.emotion.mixing import mix
 from dicetalk.emotion.options import BankOptions
-from dicetalk.emotion.timeline import EmotionTimeline, TimelineKey
+from dicetalk.emotion.timeline import EmotionTimeline, TimelineKey, late_keys
 from dicetalk.emotion.value import Emotion, TokenMix
 from dicetalk.errors import InputError
 from dicetalk.model.emotion import EmotionModel
@@ -187,3 +187,9 @@ def test_the_tokens_of_a_timeline_are_held_once(monkeypatch):
     with LiveBytes() as live:
         tokens = emotion_tokens(model, timeline((0, HAPPY), (100, SAD)), 1000)
     assert len(tokens) == 1000 and live.peak < 1.5 * tokens.nbytes
+
+
+def test_emotions_after_the_end_are_told():
+    moods = timeline((0, HAPPY), (4, SAD), (9, FEAR))
+    assert late_keys(moods, 10) == late_keys(moods, 9) == late_keys(HAPPY, 1) == ()
+    assert late_keys(moods, 3.5) == ("The emotion at 4 s comes after the end of the clip, which lasts 3.50 s.",)

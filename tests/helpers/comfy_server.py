@@ -180,11 +180,11 @@ class ComfyServer:
         return self.base / shown["type"] / shown["subfolder"] / shown["filename"]
 
 
-def furnished(comfyui, pack, base, checkpoint, environment=None):
+def furnished(comfyui, pack, base, checkpoint, environment=None, arguments=()):
     """A running ComfyServer with a checkpoint called tiny, random VAEs and CLIP vision tower, and the examples."""
     import comfy_files
 
-    server = ComfyServer(comfyui, pack, base, environment=environment)
+    server = ComfyServer(comfyui, pack, base, arguments, environment)
     models = server.base / "models"
     (models / "dicetalk" / "tiny").symlink_to(Path(checkpoint).resolve(), target_is_directory=True)
     comfy_files.write_svd_vae(models / "vae" / "svd_vae.safetensors")

@@ -1,11 +1,13 @@
 """What DICE-Talk Audio Features takes and refuses, with a stand-in for the checkpoint."""
 
 import importlib
+import struct
 
 import numpy as np
 import pytest
 import torch
 
+from dicetalk.media.audio import load_audio
 from dicetalk.model.audio import num_frames
 
 
@@ -94,3 +96,18 @@ def test_silence_gets_a_warning_and_speech_none(pack, caplog):
     silent = {"waveform": torch.zeros(1, 1, 32000), "sample_rate": 16000}
     assert run(pack, silent)[1] == 25
     assert "the audio is silent" in caplog.text
+
+
+def test_noise_that_load_audio_makes_of_a_wav_is_refused(pack, comfy_nodes, tmp_path):
+    """Of samples of 24 bits in 32, which the command line reads."""
+    from comfy_extras.nodes_audio import load
+
+    samples = (np.random.default_rng(0).normal(0, 0.1, 48000) * 2**31).astype("<i4") & ~255
+    form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 48000, 192000, 4, 32, 22, 24, 0)
+    form += bytes.fromhex("0100000000001000800000aa00389b71")
+    body = b"WAVEfmt " + struct.pack("<I", 40) + form + b"data" + struct.pack("<I", samples.nbytes) + samples.tobytes()
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    waveform, rate = load(str(tmp_path / "a.wav"))
+    with pytest.raises(ValueError, match="audio holds samples that are not finite numbers"):
+        run(pack, {"waveform": waveform[None], "sample_rate": rate})
+    assert np.abs(load_audio(tmp_path / "a.wav")).max() < 1

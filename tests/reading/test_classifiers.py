@@ -10,8 +10,9 @@ from PIL import Image
 from project import DEMO
 
 from dicetalk.emotion.options import NAMES
+from dicetalk.emotion.words import FORMS, NEAR
 from dicetalk.errors import InputError
-from dicetalk.reading.classifiers import SYNONYMS, Classifier, emotion_of, face_picture, map_labels, to_emotions
+from dicetalk.reading.classifiers import Classifier, emotion_of, face_picture, map_labels, to_emotions
 from dicetalk.reading.clip import Clip
 from dicetalk.reading.evidence import Evidence
 from dicetalk.reading.faces import FaceChoice
@@ -55,9 +56,17 @@ def test_the_labels_of_known_datasets_are_all_mapped(labels):
 
 
 def test_synonyms_belong_to_one_emotion_each():
-    assert set(SYNONYMS) == set(NAMES)
-    synonyms = [word for words in SYNONYMS.values() for word in words]
-    assert len(synonyms) == len(set(synonyms)) and all(name in SYNONYMS[name] for name in NAMES)
+    assert set(FORMS) == set(NEAR) == set(NAMES)
+    words = [*NAMES, *(word for table in (FORMS, NEAR) for line in table.values() for word in line.split())]
+    assert len(words) == len(set(words)) and all(word == word.casefold() for word in words)
+
+
+def test_labels_in_two_languages():
+    """As emotion2vec writes them."""
+    labels = "生气/angry 厌恶/disgusted 恐惧/fearful 开心/happy 中立/neutral 其他/other 难过/sad 吃惊/surprised <unk>"
+    named = [emotion_of(label) for label in labels.split()]
+    assert named == ["angry", "disgusted", "fear", "happy", "neutral", None, "sad", "surprised", None]
+    assert [emotion_of(label) for label in ("suprise", "Freude", "радость")] == ["surprised", "happy", "happy"]
 
 
 def test_labels_are_read_past_numbers_and_case():

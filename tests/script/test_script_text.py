@@ -28,6 +28,11 @@ def test_words_and_tags():
         ("[sad:1.3]", "sad:1.3"),
         ("[moments(sad + fear)]", "moments(sad + fear)"),
         ('["my smile" 0.5]', '"my smile":0.5'),
+        ("[my smile]", '"my smile"'),
+        ("[sad 70%]", "sad:0.7"),
+        ("[sad + fear]", "(sad + fear)"),
+        ("【sad：0.7】", "sad:0.7"),
+        ("［sad］", "sad"),
     ],
 )
 def test_a_tag_is_an_emotion(tag, emotion):
@@ -60,6 +65,8 @@ def test_a_tag_before_another_has_no_words_and_one_at_the_end_is_kept():
         ("Hi [hapy] you", ["tag 1", "[hapy]", "did you mean happy"]),
         ("[happy] Hi [sad 3] you", ["tag 2", "[sad 3]", "from 0 to 2"]),
         ("[] Hello", ["tag 1", "empty"]),
+        ("[(sad)] Hi (Happy) you", ["character 12", "[Happy]", "square brackets"]),
+        ("*joyful* Hello", ["character 1", "[joyful]"]),
         ("[0s happy; 2s sad] Hello", ["tag 1", "[happy]", "without times"]),
         ("[happy]", ["no words"]),
         ("", ["no words"]),

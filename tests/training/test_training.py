@@ -18,7 +18,7 @@ from dicetalk.emotion.options import CLASSES
 from dicetalk.errors import InputError
 from dicetalk.training.dataset import PreparedClips
 from dicetalk.training.draw import draw_item, generator
-from dicetalk.training.labels import classes_of, read_level
+from dicetalk.training.labels import classes_of, read_emotion, read_level
 from dicetalk.training.losses import (
     allowed_classes,
     denoising_loss,
@@ -102,6 +102,10 @@ def test_classes_are_the_released_22():
     assert classes_of("neutral", 1) == classes_of("neutral", 0) == (21,)
     assert classes_of("happy", 0) == tuple(classes_of("happy", level)[0] for level in (1, 2, 3))
     assert (read_level("level_3", "x"), read_level("", "x"), read_level(2, "x")) == (3, 0, 2)
+    assert [read_level(level, "x") for level in ("Level 3", "LEVEL_1", "2.0", 3.0)] == [3, 1, 2, 3]
+    assert [read_emotion(label, "x") for label in ("Happy", "anger", "SADNESS")] == ["happy", "angry", "sad"]
+    with pytest.raises(InputError, match="row 3: the emotion is 'calm'"):
+        read_emotion("calm", "row 3")
     with pytest.raises(InputError, match="row 3: the level is 'loud'"):
         read_level("loud", "row 3")
 

@@ -324,7 +324,7 @@ def test_name_from_another_node_is_checked_too(server, folder):
 
 
 REFUSED_BEFORE_RUNNING = {
-    "timeline - Emotion text, at character 11, .*1s": lambda g, p: g.timeline(p, "0s happy  1s sad"),
+    "timeline - Emotion text, at character 14, .*sad": lambda g, p: g.timeline(p, "0s happy 1.5 sad"),
     "timeline - Emotion text, .*times of a timeline must increase": lambda g, p: g.timeline(p, "1s happy; 1s sad"),
     "weights - weights, at character 6, .*much": lambda g, p: g.mix([g.emotion(p, "happy")], "0.5, much"),
     "There is no emotion 'bored': choose one of angry": lambda g, p: g.emotion(p, "bored"),

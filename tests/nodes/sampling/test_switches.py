@@ -51,6 +51,19 @@ def test_the_model_loads_and_samples_under_a_switch(small, unet_file, monkeypatc
     assert off < (0.5 if "fp8" in switch else 0.1 if "16" in switch else 1e-3)
 
 
+@pytest.mark.parametrize("kind", ["basic", "split", "sub_quad", "pytorch"])
+def test_every_kind_of_attention_gives_the_same_frames(small, monkeypatch, kind):
+    """ComfyUI chooses one when it starts: --use-split-cross-attention, --use-quad-cross-attention, and so on."""
+    import comfy.ldm.modules.attention as kinds
+
+    calls, chosen = [], getattr(kinds, f"attention_{kind}")
+    module = small.module("nodes.sampling.model")
+    expected = small.sample(steps=2)[0]
+    monkeypatch.setattr(module, "optimized_attention", lambda *a, **k: calls.append(1) or chosen(*a, **k))
+    sampled = small.sample(steps=2)[0]
+    assert calls and (sampled - expected).norm() / expected.norm() < 1e-3
+
+
 @pytest.fixture(scope="module")
 def checkpoint(small, tiny_checkpoint):
     return small.module("dicetalk.checkpoints.finding").resolve_checkpoint(tiny_checkpoint)
