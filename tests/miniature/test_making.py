@@ -13,9 +13,10 @@ from dicetalk.checkpoints.finding import Checkpoint, find_checkpoints
 from dicetalk.drawn import Person
 from dicetalk.errors import InputError
 from dicetalk.miniature import drawn_takes, encoders, make, vae
+from dicetalk.miniature.options import Making
 
 accelerate = pytest.importorskip("accelerate")
-MAKING = make.Making(
+MAKING = Making(
     takes=8,
     people=4,
     vae_steps=4,
