@@ -38,8 +38,8 @@ SMALL = {
     "DiceTalkAudioFeatures": {"length": 0.4},
     "DiceTalkScript": {"script": "[happy] Hi [sad] you!"},
     "DiceTalkSampler": {"steps": 1},
-    "DiceTalkReact": {"short_side": 64, "length": 0.4},
-    "DiceTalkDialogue": {"short_side": 64, "steps": 1},
+    "DiceTalkReact": {"short_side": 128, "length": 0.4},
+    "DiceTalkDialogue": {"short_side": 128, "steps": 1},
     "BasicScheduler": {"steps": 1},
 }
 MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # that ComfyUI's page offers to download
@@ -176,7 +176,8 @@ def test_it_runs(stocked, path, workflow):
     outputs = stocked.run(graph)
     kinds = {graph[number]["class_type"]: output for number, output in outputs.items()}
     frames, rate, seconds = read_video(stocked.saved_file({"": kinds["SaveVideo"]}))
-    size = {OWN: 64, "5 Back into the picture": 512, "8 Generated portrait": 128, "12 Dialogue": 384}.get(path.stem, 64)
+    sizes = {"5 Back into the picture": 512, "8 Generated portrait": 128, "11 Re-act": 128, "12 Dialogue": 384}
+    size = sizes.get(path.stem, 64)
     doubled, width = path.stem not in AS_SAMPLED, 2 * size if path.stem.startswith("12 ") else size
     count = 9 if path.stem.startswith("7 ") else 10 if doubled else 5  # ComfyUI's own node adds none after the last
     if path.stem.startswith("12 "):

@@ -228,7 +228,7 @@ def test_without_an_order_the_weights_are_not_loaded(following, tmp_path, monkey
 
 
 def test_the_seed_that_reads_best_is_kept(metered, tmp_path):
-    asked, scores = {"emotion": "0s sad; 0.1s fear", "clamp_windows": True}, {}
+    asked, scores = {"emotion": "0s sad; 0.1s fear"}, {}
     for seed in (5, 6, 7):
         one = render(job(tmp_path, metered, f"{seed}.mp4", seed=seed, meter=True, **asked), say=lambda text: None)
         scores[seed] = one.sampled.scores[seed]
