@@ -10,7 +10,8 @@ import pytest
 import torch
 from following import ORDER, write_following_checkpoint
 from PIL import Image
-from small_jobs import job, left_over, pictures
+from small_jobs import job as small_job
+from small_jobs import left_over, pictures
 
 from dicetalk.batch.engine import DONE, Engine
 from dicetalk.checkpoints.classes import (
@@ -35,6 +36,11 @@ from dicetalk.media.container import read_metadata
 from dicetalk.rendering import render
 from dicetalk.sampling.classes import order_from_scores
 from dicetalk.sampling.meter import Meter, as_asked, asked_shares
+
+
+def job(*args, **changes):
+    """The face is looked for: with another box the classifier of `following` does not read what it was taught."""
+    return small_job(*args, **{"face": None} | changes)
 
 
 @pytest.fixture(scope="module")
