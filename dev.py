@@ -28,7 +28,7 @@ TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # known 
 TEST_TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "websocket-client>=1.8"]
 TEST_TOOLS += ["comfy-cli", "playwright>=1.49", "import-linter>=2.5"]
 TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
-IN_TWO = ["-n", "2", "--no-loadscope-reorder"]  # processes; the tests of the page stay last
+IN_TWO = ["-n", "2", "--no-loadscope-reorder"]  # processes; the tests of the page stay first
 TESTED_PACK = ["-e", ".[train,voice,photos,batch,evaluate]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without a GPU

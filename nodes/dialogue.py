@@ -15,8 +15,8 @@ from ..dicetalk.media.persons import prepare_persons
 from ..dicetalk.media.tracks import by_channels, by_turns, equally_long, mixed, parse_turns
 from ..dicetalk.memory import require_memory
 from ..dicetalk.model.audio import SAMPLE_RATE, num_frames, resample
+from ..dicetalk.model.settings import EMOTION_SCALE, REFERENCE_SCALE
 from ..dicetalk.sampling.decoding import CONTEXT, LARGEST_CHUNK
-from ..dicetalk.sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
 from .checks import require_audio, require_finite
 from .emotion.files import validated
 from .emotion.mix import INPUT_NAMES

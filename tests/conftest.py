@@ -27,6 +27,17 @@ def tiny_checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def one_thread():
+    """One of PyTorch's, as processes of their own have in tests: another number changes the last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def comfyui():
     """ComfyUI's folder. Without one in $COMFYUI_PATH the tests that need it are skipped."""

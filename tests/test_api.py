@@ -18,8 +18,10 @@ def test_every_name_is_there_and_explained(name):
     assert not inspect.ismodule(value)
 
 
-def test_importing_the_package_loads_no_library():
-    code = "import sys, dicetalk; print([name for name in ('torch', 'numpy', 'diffusers') if name in sys.modules])"
+@pytest.mark.parametrize("code", ["import dicetalk", "from dicetalk.cli import parser; parser()"])
+def test_importing_the_package_and_its_options_loads_no_library(code):
+    """In a process of its own, which has loaded none before."""
+    code += "; import sys; print([name for name in ('torch', 'numpy', 'diffusers', 'av') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

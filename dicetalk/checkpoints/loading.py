@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
 from .finding import PART_TITLES, PARTS
@@ -124,6 +125,16 @@ def _kind(names, part) -> str | None:
     return None if own == part else f"{PART_TITLES[own]} ({own}.pth)"
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random numbers that PyTorch's layers begin with, which take half a second even on "meta"."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def build_part(part: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
     """The module of a part, on the meta device, its configuration read off the tensors' shapes.
 
@@ -135,7 +146,7 @@ def build_part(part: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
         KeyError: a tensor that shows a size is missing. (`fitted_part` turns this into an InputError.)
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         if part == "unet":
             from ..model.unet import DiceTalkUNet, unet_config_from_state_dict
 
@@ -163,7 +174,7 @@ def build_part(part: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
 
 def _released_part(part: str) -> nn.Module:
     """The module of a part as released, on the meta device."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         if part == "unet":
             from ..model.unet import DiceTalkUNet as module
         elif part == "pose_guider":

@@ -42,8 +42,7 @@ _MAY_BE_0 = (*MAY_BE_0, "reference_scale", "emotion_scale", "weakest", "stronges
 
 
 def add_arguments(parser):
-    from ..training.distillation import DistillationOptions
-    from ..training.options import PORTRAITS, WHAT_TRAINS
+    from ..training.options import PORTRAITS, WHAT_TRAINS, DistillationOptions
 
     parser.add_argument("data", metavar="DATA", help="the folder of shards that `prepare` wrote")
     parser.add_argument("--output", required=True, metavar="DIR", help="the checkpoint folder to write")
@@ -82,7 +81,7 @@ def run(args):
     """Distill, and write the student and the report. Returns 0."""
     from ..checkpoints.student import MOST_PASSES
     from ..errors import InputError
-    from ..training.distillation import DistillationOptions
+    from ..training.options import DistillationOptions
 
     check_run(args, OPTIONS, _MAY_BE_0)
     if not 1 <= args.passes <= MOST_PASSES:

@@ -29,7 +29,7 @@ OPTIONS = (
 
 
 def add_arguments(parser):
-    from ..miniature.make import Making
+    from ..miniature.options import Making
 
     parser.add_argument("--output", required=True, metavar="DIR", help="the checkpoint folder to write")
     parser.add_argument(
@@ -55,7 +55,8 @@ def run(args):
 
     from ..checkpoints.finding import MINIATURE_FILE, WEIGHTS_FOLDER
     from ..errors import InputError
-    from ..miniature.make import Making, make
+    from ..miniature.make import make
+    from ..miniature.options import Making
 
     for name, _ in OPTIONS:
         value, least = getattr(args, name), 0 if name in ("seed", "cool_down") else 1

@@ -17,8 +17,8 @@ from ..emotion.timeline import EmotionTimeline
 from ..emotion.value import Emotion, TokenMix
 from ..media.portrait import PreparedPortrait, prepare_portrait
 from ..model.audio import SAMPLES_PER_FRAME
+from ..model.settings import EMOTION_SCALE, REFERENCE_SCALE
 from ..pipeline import DiceTalkPipeline
-from ..sampling.guidance import EMOTION_SCALE, REFERENCE_SCALE
 from ..sampling.loop import sample
 from ..sampling.schedules import make_scheduler, sigmas_of
 from ..sampling.speed import Savings

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,7 +15,6 @@ from ..files import write_errors, written_beside
 from ..training.dataset import PreparedClips
 from ..training.emotion_maps import restart_silent_units
 from ..training.loop import train
-from ..training.options import TrainingOptions
 from ..training.parts import build_objective, new_parts, save_parts, start_from_emotions
 from . import drawn_takes, encoders
 from .features import encoded, write_clips
@@ -44,65 +43,11 @@ CONFIG = {
         "classifier_dims": (CHANNELS[-1], 64, 64, len(CLASSES)),
     },
 }
-INTENSITIES = (0.6, 1.0, 1.4)  # of the three levels
 _RECORD = "making.json"
 _ABOUT = """\
 The weights in this folder are a miniature of DICE-Talk, trained on drawn people alone by `python -m dicetalk
 miniature`. It knows nothing else. `python -m dicetalk download` fetches the published weights.
 """
-
-
-@dataclass(frozen=True)
-class Making:
-    """How the miniature is made.
-
-    Attributes:
-        takes, people: drawn takes to learn from, and the people in them.
-        vae_steps, vae_encoder_steps: of 8 pictures; after the second number the VAE's encoder stays as it is.
-        audio_encoder_steps, image_encoder_steps: of 30 s; of 2 pictures of 32 people.
-        steps, full_steps, cool_down, batch: of the method's own training, see `stages`.
-        seed: of everything.
-    """
-
-    takes: int = 1600
-    people: int = 400
-    vae_steps: int = 1600
-    vae_encoder_steps: int = 1200
-    audio_encoder_steps: int = 1000
-    image_encoder_steps: int = 400
-    steps: int = 4700
-    full_steps: int = 2000
-    cool_down: int = 700
-    batch: int = 4
-    seed: int = 0
-
-    def stages(self):
-        """The `TrainingOptions` of the method's two stages.
-
-        In the first, half of the clips see the nearest code alone, by which codes learn. In the second, every clip sees
-        the whole bank, as sampling does by default, at higher noise levels, where a face's expression is decided; its
-        last `cool_down` steps have a falling learning rate.
-        """
-        first = TrainingOptions(
-            trains="all",
-            steps=self.steps,
-            batch=self.batch,
-            rate=1e-3,
-            bank="both",
-            portraits="person",
-            intensities=INTENSITIES,
-            ema=0.99,
-            seed=self.seed,
-        )
-        second = replace(
-            first,
-            steps=self.full_steps,
-            cool_down=self.cool_down,
-            bank="full",
-            sigma_mean=1.3,
-            seed=self.seed + 1,
-        )
-        return first, second
 
 
 def make(output, work, making, precision="bf16", on_progress=None):

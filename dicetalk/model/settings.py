@@ -4,6 +4,7 @@ MOTION_BUCKET = 8
 EXPRESSION_BUCKET = 16
 LATENT_SCALE = 0.18215
 LATENT_CHANNELS = 4
+REFERENCE_SCALE, EMOTION_SCALE = 3.0, 6.0  # of guidance
 
 # Stable Video Diffusion's own scheduler settings (scheduler/scheduler_config.json of the published SVD-XT).
 SCHEDULER_CONFIG = {

@@ -2,9 +2,6 @@
 
 from torch import Tensor
 
-REFERENCE_SCALE = 3.0
-EMOTION_SCALE = 6.0
-
 UNCONDITIONAL, REFERENCE, CONDITIONAL = "unconditional", "reference", "conditional"
 BRANCHES = (UNCONDITIONAL, REFERENCE, CONDITIONAL)
 

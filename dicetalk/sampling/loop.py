@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..memory import free_memory, release
-from ..model.settings import LATENT_SCALE
+from ..model.settings import EMOTION_SCALE, LATENT_SCALE, REFERENCE_SCALE
 from .conditions import Conditions
 from .economy import Economy, too_large, window_bytes
 from .finite import require_finite_latents
-from .guidance import CONDITIONAL, EMOTION_SCALE, REFERENCE_SCALE, guide, needed_branches, scales_at
+from .guidance import CONDITIONAL, guide, needed_branches, scales_at
 from .meter import Meter, middle_features
 from .processes import predicted_by_all, process
 from .reuse import DeepCache, GuidanceReuse, deep_buffers

@@ -3,7 +3,7 @@
 from typing import Any, Callable
 
 from ..checkpoints.student import Student
-from .guidance import EMOTION_SCALE, REFERENCE_SCALE
+from ..model.settings import EMOTION_SCALE, REFERENCE_SCALE
 from .speed import PUBLISHED, SPEEDS
 
 PUBLISHED_SETTINGS: dict[str, Any] = {

@@ -8,7 +8,6 @@ what it is given, whatever its weights: so the levels fix each other from the lo
 """
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,43 +15,14 @@ from torch import Tensor
 from ..emotion.options import NAMES
 from ..errors import InputError
 from ..model.settings import LATENT_CHANNELS
-from ..sampling.guidance import CONDITIONAL, EMOTION_SCALE, REFERENCE_SCALE, UNCONDITIONAL, guide, needed_branches
+from ..sampling.guidance import CONDITIONAL, UNCONDITIONAL, guide, needed_branches
 from ..sampling.schedules import STUDENT_LEVELS, karras_sigmas
 from .draw import draw_clip, generator
 from .losses import preconditioning
 from .network import Parts, wide
-from .options import TrainingOptions
 from .parts import build_objective, learns
 
 LOSSES = ("total", "consistency")
-
-
-@dataclass(frozen=True)
-class DistillationOptions(TrainingOptions):
-    """How to distill: what of `TrainingOptions` applies, and:
-
-    Attributes:
-        reference_scale, emotion_scale: of the teacher's guidance, which the student's weights will hold.
-        huber: of the loss, see `pseudo_huber`.
-        weakest, strongest: between which the intensity of a clip's emotion is drawn.
-        labels: whether a clip that has a label is given its own emotion; else any of the priors' eight.
-    """
-
-    trains: str = "lora"
-    rate: float = 1e-4
-    rank: int = 64
-    ema: float = 0.95
-    bank: str = "full"  # as sampling uses it
-    discrimination: float = 0.0
-    quantization: float = 0.0
-    drop_all: float = 0.0
-    drop_driving: float = 0.0
-    reference_scale: float = REFERENCE_SCALE
-    emotion_scale: float = EMOTION_SCALE
-    huber: float = 0.001
-    weakest: float = 0.5
-    strongest: float = 1.5
-    labels: bool = False
 
 
 class Distillation(Parts):

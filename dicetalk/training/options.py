@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..model.settings import EMOTION_SCALE, REFERENCE_SCALE
+
 WHAT_TRAINS = ("adapters", "lora", "all")
 BANKS = ("retrieval", "full", "both")
 PORTRAITS = ("clip", "person")
@@ -67,3 +69,31 @@ class TrainingOptions:
     rank: int = 16
     checkpointing: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class DistillationOptions(TrainingOptions):
+    """How to distill: what of `TrainingOptions` applies, and:
+
+    Attributes:
+        reference_scale, emotion_scale: of the teacher's guidance, which the student's weights will hold.
+        huber: of the loss, see `distillation.pseudo_huber`.
+        weakest, strongest: between which the intensity of a clip's emotion is drawn.
+        labels: whether a clip that has a label is given its own emotion; else any of the priors' eight.
+    """
+
+    trains: str = "lora"
+    rate: float = 1e-4
+    rank: int = 64
+    ema: float = 0.95
+    bank: str = "full"  # as sampling uses it
+    discrimination: float = 0.0
+    quantization: float = 0.0
+    drop_all: float = 0.0
+    drop_driving: float = 0.0
+    reference_scale: float = REFERENCE_SCALE
+    emotion_scale: float = EMOTION_SCALE
+    huber: float = 0.001
+    weakest: float = 0.5
+    strongest: float = 1.5
+    labels: bool = False

@@ -15,9 +15,9 @@ from ...dicetalk.emotion.timeline import EmotionTimeline, late_keys
 from ...dicetalk.errors import InputError
 from ...dicetalk.media.moving import fitted
 from ...dicetalk.memory import require_memory
-from ...dicetalk.model.settings import EXPRESSION_BUCKET, MOTION_BUCKET
+from ...dicetalk.model.settings import EMOTION_SCALE, EXPRESSION_BUCKET, MOTION_BUCKET, REFERENCE_SCALE
 from ...dicetalk.sampling.conditions import STRONGEST, Conditions
-from ...dicetalk.sampling.guidance import BRANCHES, EMOTION_SCALE, REFERENCE_SCALE
+from ...dicetalk.sampling.guidance import BRANCHES
 from ...dicetalk.sampling.speed import ALIGN_YOUR_STEPS, MOST_SKIPPED, PUBLISHED, SPEEDS, Savings
 from ...dicetalk.sampling.student import own_settings, student_text
 from ...dicetalk.sampling.windows import WINDOW

@@ -6,7 +6,6 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-import torch
 from project import DEMO
 from small_jobs import job, left_over, pictures
 
@@ -35,15 +34,6 @@ def cluster(monkeypatch):
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-
-
-@pytest.fixture
-def one_thread():
-    """As many as each worker has: another number changes the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.timeout(1200)

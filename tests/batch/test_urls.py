@@ -87,7 +87,7 @@ def test_a_table_of_urls(tmp_path, tiny_checkpoint, home):
     store = fsspec.filesystem("memory")
     assert store.find("/") == ["/out/happy.mp4"] and kept(home) == []
     (tmp_path / "happy.mp4").write_bytes(store.cat_file("/out/happy.mp4"))
-    render(job(tmp_path, tiny_checkpoint, "alone.mp4", emotion="happy"), say=lambda text: None)
+    render(job(tmp_path, tiny_checkpoint, "alone.mp4", emotion="happy", face=None), say=lambda text: None)
     assert np.array_equal(pictures(tmp_path / "happy.mp4"), pictures(tmp_path / "alone.mp4"))
 
     again = []

@@ -1,4 +1,7 @@
-"""The page that the browser tests share: one load of the frontend for all, as that takes seconds."""
+"""The page that the browser tests share: one load of the frontend for all, as that takes seconds.
+
+Its fixtures are the package's: the page, which draws all the time, is closed when these tests end.
+"""
 
 from pathlib import Path
 
@@ -12,15 +15,15 @@ from dicetalk.media.video import write_video
 
 
 def pytest_collection_modifyitems(items):
-    """These come last: the page, which draws all the time, stays open until the end."""
+    """These come first: one process runs them all, for minutes, while the other one goes through the files."""
     here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.parent == here)
+    items.sort(key=lambda item: item.path.parent != here)
     for item in items:
         if item.path.parent == here:
             item.add_marker(pytest.mark.timeout(240))  # `evaluate` itself waits for ever for a page that stands still
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
     """A Chromium without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
@@ -33,7 +36,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory, tiny_checkpoint, comfyui):
     """A ComfyUI of their own: the page would show what other tests left on theirs, and read its history."""
     server = furnished(comfyui, ROOT, tmp_path_factory.mktemp("comfyui"), tiny_checkpoint)
@@ -41,13 +44,13 @@ def server(tmp_path_factory, tiny_checkpoint, comfyui):
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def clip(server):
     """The clip that the workflows name, on the server: a tall one, which takes the most room in its node."""
     write_video(server.base / "input" / "dicetalk_reference.mp4", 6 * [np.full((160, 90, 3), 0.5, np.float32)], 12.5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def opened(browser, server, clip):
     # Settings of a person who has been here before: no tour, no welcome.
     server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False})
@@ -57,9 +60,9 @@ def opened(browser, server, clip):
     return frontend
 
 
-@pytest.fixture(scope="session", params=RENDERERS)
+@pytest.fixture(scope="package", params=RENDERERS)
 def renderer(opened, request):
-    """Once on each of the frontend's renderers; of the session, so that they change once only."""
+    """Once on each of the frontend's renderers; of the package, so that they change once only."""
     opened.use(request.param)
     return request.param
 

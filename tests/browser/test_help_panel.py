@@ -4,7 +4,8 @@ import re
 
 import pytest
 from project import ROOT
-from test_look import photograph
+
+from .test_look import photograph
 
 PAGES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
 HELP = ".node-help-content"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from project import ROOT
-from test_look import photograph
+
+from .test_look import photograph
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SIZES = {"small": (1280, 800), "large": (1920, 1080)}

@@ -5,7 +5,8 @@ import json
 
 import pytest
 from project import ROOT
-from test_look import photograph
+
+from .test_look import photograph
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
@@ -55,7 +56,7 @@ def small(workflow):
     workflow = copy.deepcopy(workflow)
     blueprint = next(node for node in workflow["nodes"] if node.get("title", "").startswith("Talking Portrait"))
     names = [name for _, name in blueprint["properties"]["proxyWidgets"]]
-    values = dict(zip(names, blueprint["widgets_values"], strict=True)) | {"size": 128, "steps": 1}
+    values = dict(zip(names, blueprint["widgets_values"], strict=True)) | {"size": 64, "steps": 1}
     blueprint["widgets_values"] = list(values.values())
     (definition,) = workflow["definitions"]["subgraphs"]
     for node in definition["nodes"]:

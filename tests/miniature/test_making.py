@@ -13,13 +13,14 @@ from dicetalk.checkpoints.finding import Checkpoint, find_checkpoints
 from dicetalk.drawn import Person
 from dicetalk.errors import InputError
 from dicetalk.miniature import drawn_takes, encoders, make, vae
+from dicetalk.miniature.options import Making
 
 accelerate = pytest.importorskip("accelerate")
-MAKING = make.Making(
+MAKING = Making(
     takes=8,
     people=4,
-    vae_steps=4,
-    vae_encoder_steps=2,
+    vae_steps=2,
+    vae_encoder_steps=1,
     audio_encoder_steps=1,
     image_encoder_steps=1,
     steps=2,
@@ -219,7 +220,7 @@ def test_generate_says_what_a_miniature_knows_and_its_size(made, tmp_path, capsy
     write_take(take, tmp_path / "her.mp4", 128)
     box = ",".join(f"{value:g}" for value in take.face_box(128))
     arguments = ["--portrait", str(tmp_path / "her.png"), "--audio", str(tmp_path / "her.mp4"), "--face", box]
-    arguments += ["--checkpoint", str(made[0] / "out"), "--steps", "1", "--fps", "12.5"]
+    arguments += ["--checkpoint", str(made[0] / "out"), "--steps", "1", "--fps", "12.5", "--length", "0.4"]
     assert main(["generate", *arguments, "--size", "128", "--output", str(tmp_path / "a.mp4")]) == 0
     out = capsys.readouterr().out
     assert "knows drawn people only" in out and "give --size 64" in out

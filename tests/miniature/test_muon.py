@@ -9,8 +9,9 @@ from dicetalk.errors import InputError
 
 pytest.importorskip("accelerate")
 
-from dicetalk.miniature.make import Making, make  # noqa: E402
+from dicetalk.miniature.make import make  # noqa: E402
 from dicetalk.miniature.muon import Muon  # noqa: E402
+from dicetalk.miniature.options import Making  # noqa: E402
 from dicetalk.miniature.small_training import SmallTraining  # noqa: E402
 
 RATE = 1e-2

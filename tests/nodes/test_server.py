@@ -77,7 +77,7 @@ def test_quick_start_makes_a_video(server):
     outputs = server.run(QUICK_START, on_message=on_message)
 
     frames, rate, seconds = read_video(server.saved_file({"12": outputs["12"]}))
-    assert [frame.shape for frame in frames] == [(128, 128, 3)] * 7
+    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 7
     assert rate == Fraction(25, 2)
     assert abs(seconds - 7 / 12.5) <= 1 / 12.5
     assert any(np.any(frame != frames[0]) for frame in frames[1:])

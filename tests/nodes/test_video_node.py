@@ -380,12 +380,10 @@ def test_inputs_that_cannot_be_used(small, vae, latents, inputs, words):
 
 @pytest.fixture(scope="module", params=["node", "pipeline"])
 def peaks(request, comfyui):
-    """Peak memory: 16 s, which nearly fill what waits between the stages, and 40 s; and 40 s with every frame held."""
+    """Peak memory: 24 s, which fill what waits between the stages, and 48 s; and 48 s with every frame held."""
     # Each in a process of its own: what an earlier clip's threads leave to their allocators differs from run to run.
-    (short,) = streaming_memory.peaks([16], request.param, side=192)
-    (long,) = streaming_memory.peaks([40], request.param, side=192)
-    (held,) = streaming_memory.peaks([40], request.param, side=192, keep=True)
-    assert short["frames"] == 400 and long["frames"] == held["frames"] == 1000
+    short, long, held = streaming_memory.peaks([24, 48, 48], request.param, side=192, keep=True)
+    assert short["frames"] == 600 and long["frames"] == held["frames"] == 1200
     return short, long, held
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 from project import ROOT
 from workflow import NOTES, expanded, problems, to_graph
 
+from dicetalk.drawn.files import wav
 from dicetalk.media.audio import load_audio
 from dicetalk.media.video import write_video
 from dicetalk.model.audio import num_frames
@@ -33,7 +34,7 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
     "LoadVideo": {"file": "short.mp4"},
     "DiceTalkLoader": {"checkpoint": "tiny"},
-    "DiceTalkPortrait": {"short_side": 128},
+    "DiceTalkPortrait": {"short_side": 64},
     "DiceTalkAudioFeatures": {"length": 0.4},
     "DiceTalkScript": {"script": "[happy] Hi [sad] you!"},
     "DiceTalkSampler": {"steps": 1},
@@ -73,10 +74,13 @@ def stocked(server, comfy_nodes, tmp_path_factory):
     with Image.open(ROOT / "demo" / "portrait.jpg") as picture:
         frames = 6 * [np.asarray(picture.resize((128, 128)), np.float32) / 255]
     clip = tmp_path_factory.mktemp("clip") / "short.mp4"
-    write_video(clip, frames, 12.5)
+    write_video(clip, frames[:2], 12.5)
     server.upload(clip)
     write_video(clip.with_name("talk.mp4"), frames, 12.5, np.full(6 * 1280, 0.1, np.float32), 16000)
     server.upload(clip.with_name("talk.mp4"))
+    turns = clip.with_name("turns.wav")  # the second person's begins after 1.1 s
+    turns.write_bytes(wav(load_audio(ROOT / "demo" / "speech.flac")[: round(1.4 * 16000)]))
+    server.upload(turns)
     return server
 
 
@@ -94,6 +98,8 @@ def small(graph):
     kinds = {node["class_type"]: node for node in graph.values()}
     if "DiceTalkReact" in kinds:
         kinds["LoadVideo"]["inputs"]["file"] = "talk.mp4"
+    if "DiceTalkDialogue" in kinds:  # which takes all of its speech
+        kinds["LoadAudio"]["inputs"]["audio"] = "turns.wav"
     return graph
 
 
@@ -170,13 +176,12 @@ def test_it_runs(stocked, path, workflow):
     outputs = stocked.run(graph)
     kinds = {graph[number]["class_type"]: output for number, output in outputs.items()}
     frames, rate, seconds = read_video(stocked.saved_file({"": kinds["SaveVideo"]}))
-    size = {OWN: 64, "5 Back into the picture": 512, "8 Generated portrait": 256, "12 Dialogue": 384}.get(
-        path.stem, 128
-    )
+    sizes = {"5 Back into the picture": 512, "8 Generated portrait": 128, "11 Re-act": 128, "12 Dialogue": 384}
+    size = sizes.get(path.stem, 64)
     doubled, width = path.stem not in AS_SAMPLED, 2 * size if path.stem.startswith("12 ") else size
     count = 9 if path.stem.startswith("7 ") else 10 if doubled else 5  # ComfyUI's own node adds none after the last
     if path.stem.startswith("12 "):
-        count = 2 * num_frames(len(load_audio(ROOT / "demo" / "speech.flac")))  # Dialogue takes all of its speech
+        count = 2 * num_frames(round(1.4 * 16000))
     assert frames.shape == (count, size, width, 3) and rate == (25 if doubled else 12.5)
     assert abs(seconds - len(frames) / rate) <= 1 / rate and frames[1:].std(0).max() > 0
     for kind, output in kinds.items():

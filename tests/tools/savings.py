@@ -53,7 +53,7 @@ def main():
         print(f"| {name} | {pictures:.0%} | {distance:.1%} |")
 
 
-def measure(small, steps=STEPS, frames=FRAMES):
+def measure(small, steps=STEPS, frames=FRAMES, thresholds=THRESHOLDS):
     """(name, share of the pictures, distance) of each saving. A picture whose inner levels are reused counts whole."""
     import torch
 
@@ -73,7 +73,7 @@ def measure(small, steps=STEPS, frames=FRAMES):
     runs = {f"guidance_from {high:g}, guidance_to {low:g}": {"interval": (low, high)} for high, low in GUIDANCE}
     for cache in CACHES:
         runs |= {
-            f"{cache}, threshold {value:g}": {"patcher": _cached(small.patcher, cache, value)} for value in THRESHOLDS
+            f"{cache}, threshold {value:g}": {"patcher": _cached(small.patcher, cache, value)} for value in thresholds
         }
     for left_out in LEFT_OUT:
         runs |= {" ".join(map(str, pair)): left_out for pair in left_out.items()}

@@ -24,6 +24,8 @@ from project import GRAPHS, ROOT
 
 QUICK_START = json.loads((GRAPHS / "quick_start.json").read_text())
 KINDS = ("sampler", "guider", "timeline", "mix", "video")
+CANCELS = (None,) * 6 + ("pending", "running", "running")
+SIZES = (128, 128, 192)  # of the short side, pixels
 QUEUED = 8  # jobs in the queue at once, the running one included
 POLL = 0.1  # seconds
 LONGEST_JOB = 600  # seconds in which something must end
@@ -99,11 +101,11 @@ def machine():
     return f"{os.cpu_count()} cores, {name}, {platform.system()}, Python {platform.python_version()}"
 
 
-def soak(server, jobs, seed=1, on_job=lambda job: None):
-    """Run `jobs` random jobs on a `furnished` server; the Report."""
+def soak(server, jobs, seed=1, on_job=lambda job: None, sizes=SIZES):
+    """Run `jobs` random jobs on a `furnished` server, of pictures of these sizes; the Report."""
     draw, report, begun = random.Random(seed), Report(seed), time.monotonic()
     report.ram["start"] = ram(server)
-    planned = random_jobs(draw, jobs)
+    planned = random_jobs(draw, jobs, sizes=sizes)
     warm = max(len(KINDS), jobs // 5)
     try:
         for name, batch in (("warm", planned[:warm]), ("end", planned[warm:])):
@@ -118,7 +120,7 @@ def soak(server, jobs, seed=1, on_job=lambda job: None):
 
 def settled_ram(server, report=None):
     """RAM after a job that is always the same, as ComfyUI keeps the results of the last one."""
-    same = random_job(random.Random(0), "sampler", {"short_side": 128, "crop": False}, None, 0.2)
+    same = random_job(random.Random(0), "sampler", {"short_side": 64, "crop": False}, None, 0.2)
     run(server, [same], report and Report(report.seed, responses=report.responses))
     return ram(server)
 
@@ -184,18 +186,18 @@ def ended(server, name, job):
     return True
 
 
-def random_jobs(draw, count, kinds=KINDS, cancels=(None,) * 6 + ("pending", "running", "running"), seconds=1.0):
+def random_jobs(draw, count, kinds=KINDS, cancels=CANCELS, seconds=1.0, sizes=SIZES):
     """Jobs of the kinds in turn with everything else drawn, of speech up to so many seconds."""
-    portrait, jobs = random_portrait(draw), []
+    portrait, jobs = random_portrait(draw, sizes), []
     for number in range(count):
         if draw.random() < 0.25:  # as people do: several times the same picture, whose CLIP embedding ComfyUI keeps
-            portrait = random_portrait(draw)
+            portrait = random_portrait(draw, sizes)
         jobs.append(random_job(draw, kinds[number % len(kinds)], portrait, draw.choice(cancels), seconds))
     return jobs
 
 
-def random_portrait(draw):
-    return {"short_side": draw.choice([128, 128, 192]), "crop": draw.random() < 0.5}
+def random_portrait(draw, sizes):
+    return {"short_side": draw.choice(sizes), "crop": draw.random() < 0.5}
 
 
 def random_job(draw, kind, portrait, cancel, longest):

@@ -1,10 +1,10 @@
 """Peak memory of decoding and writing clips of several lengths: `python tests/tools/streaming_memory.py 10 600`.
 
-Each length runs in a process of its own: one row each, in ComfyUI (`--door node`, COMFYUI_PATH has to be set) or as the
-command line does (`--door pipeline`: by its `rendering.write`, with sound from a file). The decoder is replaced by
-one that merely enlarges the latents, and in place of the INTERP_MODEL one that takes means, so that the pictures can be
-large enough for those of a long clip to show if they were held: beside the peak is what they would take. `--keep`
-holds them on purpose.
+Each length runs in a process of its own, a copy of one that has loaded everything: one row each, in ComfyUI (`--door
+node`, COMFYUI_PATH has to be set) or as the command line does (`--door pipeline`: by its `rendering.write`, with sound
+from a file). The decoder is replaced by one that merely enlarges the latents, and in place of the INTERP_MODEL one that
+takes means, so that the pictures can be large enough for those of a long clip to show if they were held: beside the
+peak is what they would take. `--keep` holds those of the last clip on purpose.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 import wave
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,14 +29,12 @@ def main():
     parser.add_argument("seconds", type=float, nargs="+")
     parser.add_argument("--door", choices=("node", "pipeline"), default="node")
     parser.add_argument("--side", type=int, default=64, help="pixels (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="hold every decoded frame until the video is written")
-    parser.add_argument("--here", action="store_true", help="one process for all, whose peak does not fall")
+    parser.add_argument("--keep", action="store_true", help="hold every frame of the last clip until it is written")
+    parser.add_argument("--here", action="store_true", help="print a line of JSON for each length")
     args = parser.parse_args()
     if args.here:
-        for seconds in args.seconds:
-            print(json.dumps(measure(args.door, seconds, args.side, args.keep)), flush=True)
-        return
-    rows = [peaks([seconds], args.door, args.side, args.keep)[0] for seconds in args.seconds]
+        return measure_each(args)
+    rows = peaks(args.seconds, args.door, args.side, args.keep)
     print("seconds  frames  inputs, MB  peak, MB  beyond the inputs, MB  to the first  all frames, MB")
     for row in rows:
         beyond = row["peak"] - row["inputs"]
@@ -47,11 +46,11 @@ def main():
 
 
 def peaks(lengths, door, side, keep=False):
-    """Clips of these lengths, one after the other in one process of their own.
+    """Clips of these lengths, each in a process of its own; `keep` holds the frames of the last one.
 
     Returns:
         One dict each: seconds, frames written, bytes of the inputs (latents and sound), of all decoded frames as
-        float32 (`whole`), and of the process at its peak until then.
+        float32 (`whole`), and of the process at its peak.
     """
     command = [sys.executable, __file__, *map(str, lengths), "--here", "--door", door, "--side", str(side)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -61,15 +60,34 @@ def peaks(lengths, door, side, keep=False):
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
 
 
-def measure(door, seconds, side, keep):
+def measure_each(args):
+    """Load what all need, and measure each length in a copy of this process, whose peak begins with what is held."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # a copy has no other threads
     with tempfile.TemporaryDirectory() as folder:
-        latents = torch.randn(1, 4, side // 8, side // 8).repeat(round(12.5 * seconds), 1, 1, 1)
-        sound = torch.rand(1, 1, round(seconds * RATE)) - 0.5
-        held = [] if keep else None
-        frames = {"node": through_node, "pipeline": through_pipeline}[door](latents, sound, held, Path(folder))
+        through = {"node": through_node, "pipeline": through_pipeline}[args.door](Path(folder))
+        for number, seconds in enumerate(args.seconds, start=1):
+            held = [] if args.keep and number == len(args.seconds) else None
+            if not (child := os.fork()):
+                code = 1
+                try:
+                    print(json.dumps(measure(through, seconds, args.side, held)), flush=True)
+                    code = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(code)
+            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+                sys.exit(f"{seconds:g} s could not be measured.")
+
+
+def measure(through, seconds, side, held):
+    import torch
+
+    latents = torch.randn(1, 4, side // 8, side // 8).repeat(round(12.5 * seconds), 1, 1, 1)
+    sound = torch.rand(1, 1, round(seconds * RATE)) - 0.5
+    frames = through(latents, sound, held)
     inputs = (latents.numel() + sound.numel()) * 4
     whole = len(latents) * side * side * 3 * 4
     return {"seconds": seconds, "frames": frames, "inputs": inputs, "whole": whole, "peak": peak()}
@@ -94,7 +112,8 @@ def passed(frames, held):
         yield frame
 
 
-def through_node(latents, sound, held, folder):
+def through_node(folder):
+    """A function that writes a clip from latents and sound by DICE-Talk Video, and returns how many frames it has."""
     from comfy_process import load_pack
 
     comfyui = Path(os.environ["COMFYUI_PATH"])
@@ -118,20 +137,25 @@ def through_node(latents, sound, held, folder):
         def forward(self, before, after, timestep, cache):
             return (before + after) / 2
 
-    class Watched(LatentVideo):
-        def _decoded(self, start, stop):
-            return passed(super()._decoded(start, stop), held)
-
     cpu = torch.device("cpu")
     vae = temporal_vae(fill, folder / "vae.safetensors")
     vae.first_stage_model.decode = enlarged
     interp_model = comfy.model_patcher.CoreModelPatcher(Mean(), cpu, cpu)
-    video = Watched(latents, vae, 12.5, {"waveform": sound, "sample_rate": RATE}, interp_model)
-    video.save_to(str(folder / "clip.mp4"))
-    return video.get_frame_count()
+
+    def through(latents, sound, held):
+        class Watched(LatentVideo):
+            def _decoded(self, start, stop):
+                return passed(super()._decoded(start, stop), held)
+
+        video = Watched(latents, vae, 12.5, {"waveform": sound, "sample_rate": RATE}, interp_model)
+        video.save_to(str(folder / "clip.mp4"))
+        return video.get_frame_count()
+
+    return through
 
 
-def through_pipeline(latents, sound, held, folder):
+def through_pipeline(folder):
+    """The same as the command line does it."""
     from dicetalk.checkpoints.tiny import write_tiny_checkpoint
     from dicetalk.job import Job
     from dicetalk.media.audio import load_sound
@@ -143,15 +167,19 @@ def through_pipeline(latents, sound, held, folder):
     pipeline = DiceTalkPipeline.from_checkpoint(str(folder / "tiny"))
     pipeline.vae.decode = lambda latents, num_frames: SimpleNamespace(sample=enlarged(latents))
     decode = pipeline.decode
-    pipeline.decode = lambda *given: passed(decode(*given), held)
-    with wave.open(str(folder / "speech.wav"), "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        for block in sound[0, 0].split(RATE):
-            file.writeframes((block * 32767).short().numpy().tobytes())
-    speech, video = folder / "speech.wav", folder / "clip.mp4"
-    job = Job(portrait="portrait.png", audio=speech, output=video, emotion="happy", decode_chunk_size=CHUNK)
-    inputs = SimpleNamespace(sound=load_sound(speech))
-    return write(job, pipeline, Sampled(latents, job.seed), job.settings(), inputs)
+
+    def through(latents, sound, held):
+        pipeline.decode = lambda *given: passed(decode(*given), held)
+        speech, video = folder / "speech.wav", folder / "clip.mp4"
+        with wave.open(str(speech), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            for block in sound[0, 0].split(RATE):
+                file.writeframes((block * 32767).short().numpy().tobytes())
+        job = Job(portrait="portrait.png", audio=speech, output=video, emotion="happy", decode_chunk_size=CHUNK)
+        inputs = SimpleNamespace(sound=load_sound(speech))
+        return write(job, pipeline, Sampled(latents, job.seed), job.settings(), inputs)
+
+    return through
 
 
 if __name__ == "__main__":

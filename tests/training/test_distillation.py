@@ -12,16 +12,11 @@ from dicetalk.errors import InputError
 from dicetalk.model.settings import LATENT_SCALE
 from dicetalk.sampling.schedules import karras_sigmas
 from dicetalk.training.dataset import PreparedClips, Record, write_shard
-from dicetalk.training.distillation import (
-    Distillation,
-    DistillationOptions,
-    build_distillation,
-    draw_item,
-    pseudo_huber,
-)
+from dicetalk.training.distillation import Distillation, build_distillation, draw_item, pseudo_huber
 from dicetalk.training.draw import collate
 from dicetalk.training.losses import preconditioning
 from dicetalk.training.network import Parts
+from dicetalk.training.options import DistillationOptions
 from dicetalk.training.parts import new_parts
 
 accelerate = pytest.importorskip("accelerate")
