@@ -84,7 +84,7 @@ def run(args):
     values = {name: getattr(args, name) for name in (*_NUMBERS, "output", "checkpoint", "fps", "device", "dtype")}
     values |= {"portrait": args.picture, "audio": args.audios[0]}
     job = Job.of(values, named=lambda name: names.get(name, flag(name)))
-    from ..dialogue import render_dialogue
+    from ..batch.dialogue import render_dialogue
 
     made = render_dialogue(job, args.emotions, args.audios, args.turns, args.faces, args.feather)
     print(

@@ -93,6 +93,7 @@ def run(args):
 
     from tqdm import tqdm
 
+    from ..batch.dialogue import render_dialogue
     from ..checkpoints.finding import resolve_checkpoint
     from ..checkpoints.priors import load_priors
     from ..files import write_errors
@@ -143,7 +144,15 @@ def run(args):
                 measure = {"dialogue": measure_dialogue, "react": measure_react}[section]
                 with _folder(args.clips) as folder:
                     scenes = Scenes(
-                        args.checkpoint, reader, folder, sampling, args.size, args.frames, args.seed, args.device
+                        args.checkpoint,
+                        reader,
+                        folder,
+                        render_dialogue,
+                        sampling,
+                        args.size,
+                        args.frames,
+                        args.seed,
+                        args.device,
                     )
                     rows = measure(scenes, args.people, on_result=on_result)
         sections[section.capitalize()] = rows

@@ -23,7 +23,8 @@ class HeadReader:
     """
 
     def __init__(self, person: Person):
-        rows, places = [], []
+        rows: list[np.ndarray] = []
+        places: list[tuple[float, float]] = []
         for sentence in sentences("train")[:_SENTENCES]:
             for emotion in NAMES:
                 take = Take(person, emotion, None, sentence, _SEED)

@@ -3,13 +3,13 @@
 People and sentences are held out, as in `goals`; what the video shows is read by the reader of drawn people.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..dialogue import render_dialogue
 from ..drawn import Take
 from ..drawn.face import face_box
 from ..drawn.files import wav, write_take
@@ -39,6 +39,7 @@ class Scenes:
         checkpoint: name or folder of the weights.
         reader: DrawnReader.
         folder: where the files go.
+        render_dialogue: `dicetalk.batch.dialogue.render_dialogue`, or what takes its place.
         sampling: of it steps and scales count.
         size: pixels of a side of a person's crop, a multiple of 64.
         frames: of a clip at most.
@@ -49,6 +50,7 @@ class Scenes:
     checkpoint: str
     reader: DrawnReader
     folder: Path
+    render_dialogue: Callable
     sampling: Sampling = Sampling()
     size: int = 64
     frames: int = 25
@@ -198,7 +200,7 @@ def _heard(scenes, name, takes, tracks, audios, turns=""):
     job = scenes.job(name, portrait=picture, audio=audios[0], margin=_MARGIN)
     emotions = [take.emotion for take in takes]
     faces = "; ".join(",".join(f"{value:.2f}" for value in box) for box in boxes)
-    render_dialogue(job, emotions, audios, turns, faces, say=lambda text: None)
+    scenes.render_dialogue(job, emotions, audios, turns, faces, say=lambda text: None)
     frames = frames_of(job.output)
     heard = []
     for box, take, own, other in zip(boxes, takes, tracks, reversed(tracks), strict=True):

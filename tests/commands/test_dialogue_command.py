@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from small_jobs import pictures
 
+from dicetalk.batch.dialogue import render_dialogue
 from dicetalk.cli import main
-from dicetalk.dialogue import render_dialogue
 from dicetalk.errors import InputError
 from dicetalk.job import Job
 from dicetalk.media.audio import load_audio
@@ -43,7 +43,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr("dicetalk.dialogue.load_pipeline", lambda *args: recorder)
+    monkeypatch.setattr("dicetalk.batch.dialogue.load_pipeline", lambda *args: recorder)
     return recorder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from project import ROOT
 
 from dicetalk import cli
+from dicetalk.batch.dialogue import render_dialogue
 from dicetalk.drawn import Person, Take
 from dicetalk.drawn.splits import people
 from dicetalk.measure import scenes as module
@@ -22,12 +24,12 @@ from dicetalk.media.video import write_video
 
 @pytest.fixture
 def scenes(tmp_path):
-    return Scenes("miniature", read_reader(), tmp_path)
+    return Scenes("miniature", read_reader(), tmp_path, render_dialogue)
 
 
 def test_in_a_dialogue_of_the_miniature_each_mouth_follows_its_own_track(tmp_path):
     """Few steps, for the time that a test may take; `evaluate --only dialogue` measures the published ones."""
-    scenes = Scenes(str(ROOT / "miniature"), read_reader(), tmp_path, Sampling(steps=6), device="cpu")
+    scenes = Scenes(str(ROOT / "miniature"), read_reader(), tmp_path, render_dialogue, Sampling(steps=6), device="cpu")
     done = []
     rows = {row.what: row for row in module.measure_dialogue(scenes, 2, lambda *each: done.append(each))}
     assert done == [(1, 2), (2, 2)] and len(rows) == 6
@@ -51,19 +53,19 @@ def drawn_dialogue(takes, side):
     return make
 
 
-def test_true_drawings_follow_their_track_and_exchanged_ones_do_not(scenes, monkeypatch):
+def test_true_drawings_follow_their_track_and_exchanged_ones_do_not(scenes):
     takes = module.pair_of_takes(crowd_of(2), 0, scenes.frames)
     assert [take.emotion for take in takes] == ["happy", "surprised"] and takes[0].sentence != takes[1].sentence
-    monkeypatch.setattr(module, "render_dialogue", drawn_dialogue(takes, scenes.side))
+    scenes = replace(scenes, render_dialogue=drawn_dialogue(takes, scenes.side))
     own, other = module._mouth_rows("", module.speak_at_once(scenes, takes))
     assert own.met and own.numbers["correlation"] > 0.9 and other.met
     exchanged = [Take(one.person, one.emotion, one.level, of.sentence, of.seed) for one, of in zip(takes, takes[::-1])]
-    monkeypatch.setattr(module, "render_dialogue", drawn_dialogue(exchanged, scenes.side))
+    scenes = replace(scenes, render_dialogue=drawn_dialogue(exchanged, scenes.side))
     own, other = module._mouth_rows("", module.speak_at_once(scenes, takes))
     assert not own.met and not other.met and other.numbers["correlation"] > 0.7
 
 
-def test_in_turns_who_listens_is_found(scenes, monkeypatch):
+def test_in_turns_who_listens_is_found(scenes):
     takes = module.pair_of_takes(crowd_of(2), 0, scenes.frames)
     half, seen = scenes.frames // 2, {}
 
@@ -74,7 +76,7 @@ def test_in_turns_who_listens_is_found(scenes, monkeypatch):
         second = [np.concatenate([still[0], takes[1].frame(at, scenes.side)], axis=1) for at in range(half)]
         write_video(job.output, first + second, 12.5)
 
-    monkeypatch.setattr(module, "render_dialogue", make)
+    scenes = replace(scenes, render_dialogue=make)
     heard = module.speak_in_turns(scenes, takes)
     assert seen["turns"] == f"0s 1; {half * 0.08:g}s 2" and len(seen["audios"]) == 1
     own, other = module._mouth_rows("", heard)

@@ -4,11 +4,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Callable, Sequence
 
-from .errors import InputError
-from .job import Job, defaults
-from .media.paste import FEATHER, MAX_FEATHER
-from .rendering import Made, load_pipeline
-from .sampling.student import PUBLISHED_SETTINGS, own_settings, student_text
+from ..errors import InputError
+from ..job import Job, defaults
+from ..media.paste import FEATHER, MAX_FEATHER
+from ..rendering import Made, load_pipeline
+from ..sampling.student import PUBLISHED_SETTINGS, own_settings, student_text
 
 _SOUND_RATE = 48000  # of recordings that are mixed
 _SETTINGS = (
@@ -45,14 +45,14 @@ def render_dialogue(
     import numpy as np
     import torch
 
-    from .checkpoints.finding import resolve_checkpoint
-    from .checkpoints.priors import load_priors, read_emotion
-    from .emotion.parsing import resolve
-    from .media.image import load_image
-    from .media.paste import paste_back
-    from .media.persons import prepare_persons
-    from .media.video import write_video
-    from .memory import choose_device, choose_dtype
+    from ..checkpoints.finding import resolve_checkpoint
+    from ..checkpoints.priors import load_priors, read_emotion
+    from ..emotion.parsing import resolve
+    from ..media.image import load_image
+    from ..media.paste import paste_back
+    from ..media.persons import prepare_persons
+    from ..media.video import write_video
+    from ..memory import choose_device, choose_dtype
 
     if len(emotions) < 2:
         raise InputError("A dialogue has two persons or more: give an emotion for each.")
@@ -119,8 +119,8 @@ def render_dialogue(
 
 def _frames(pipeline, latents, job):
     """(height, width, 3) uint8 frames of one person, decoded when they are wanted."""
-    from .media.frame_rate import double_frame_rate
-    from .media.pixels import as_pixels
+    from ..media.frame_rate import double_frame_rate
+    from ..media.pixels import as_pixels
 
     chunks = pipeline.decode(latents, job.decode_chunk_size)
     frames = (as_pixels(frame, 8) for chunk in chunks for frame in chunk.permute(0, 2, 3, 1).numpy())
@@ -129,9 +129,9 @@ def _frames(pipeline, latents, job):
 
 def _tracks(audios, turns, persons):
     """Each person's speech at 16 kHz, all equally long; and the video's sound: its rate, and the sound."""
-    from .media.audio import load_sound
-    from .media.tracks import by_channels, by_turns, equally_long, mixed, parse_turns
-    from .model.audio import SAMPLE_RATE
+    from ..media.audio import load_sound
+    from ..media.tracks import by_channels, by_turns, equally_long, mixed, parse_turns
+    from ..model.audio import SAMPLE_RATE
 
     if len(audios) > 1:
         if len(audios) != persons:
