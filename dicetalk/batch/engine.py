@@ -150,8 +150,9 @@ class Engine:
                 return None
             inputs = read_inputs(here, _silent, once=self._kept.once)
         plan = clamped_plan if job.clamp_windows else window_plan
-        sampled = as_sampled(here, inputs.checkpoint)
-        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), sampled.steps)))
+        sampling_steps = as_sampled(here, inputs.checkpoint).steps
+        assert sampling_steps is not None
+        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), sampling_steps)))
         return steps * job.best_of, inputs.portrait.image.size, str(inputs.device), inputs.checkpoint.untrained
 
     def _make(self, job, output, row):
