@@ -64,19 +64,22 @@ class Job(ClipOptions):
         crop: whether the portrait is cut to a square around the face, of whose size `margin` is kept on every side.
         face: "x1,y1,x2,y2" or four numbers, hairline to chin, in pixels; or which of the faces that are found:
             "largest", "left", "right", or its number from the left. The largest when None.
-        seed, steps: of the sampler.
+        seed: of the noise.
+        steps: of the sampler; 25 as published when None, or a student's own.
         best_of: how many seeds are sampled, from `seed` on; the one that the checkpoint's own classifier reads as asked
             is kept. More than 1 needs the order of the classifier's classes, as the meter does.
         meter: whether a chart of what that classifier reads in the video is written beside it.
         noise: "usual", of the seed, the same on every device; or "published", as the authors' script draws it on CUDA,
             by its own seed and for whole frames of speech, to compare videos with its.
-        reference_scale: how closely the video keeps to the portrait.
-        emotion_scale: guidance: how far the frames go beyond what the model draws without speech and emotion.
+        reference_scale: how closely the video keeps to the portrait; 3 as published when None, or a student's own.
+        emotion_scale: guidance: how far the frames go beyond what the model draws without speech and emotion; 6 as
+            published when None, or a student's own.
         speech_strength, emotion_strength: how much the speech and the emotion add inside the model, 0 to 2.
         denoise: with a video: how much of it is made again, from more than 0 to 1; `DENOISE` when None.
         decode_chunk_size: frames that are decoded at once, besides their context; as many as fit in memory when None.
         smaller_windows: whether windows may become shorter when memory runs out, which changes the result.
-        sampler, schedule: "euler" and "karras" as published, or "dpmpp_2m" and "align_your_steps" for fewer steps.
+        sampler: "euler" as published, or "dpmpp_2m" for fewer steps, or "lcm"; "euler" when None, or a student's own.
+        schedule: "karras" as published, or "align_your_steps" for fewer steps.
         guidance_from, guidance_to: sigmas between which guidance acts; 1000 and 0 for everywhere.
         guidance_reuse, deep_cache: of how many steps one computes guidance, and the inner levels of the UNet; 1: all.
         clamp_windows: whether windows end where the clip does.
@@ -109,15 +112,15 @@ class Job(ClipOptions):
     best_of: int = 1
     meter: bool = False
     noise: str = "usual"
-    steps: int = 25
-    reference_scale: float = 3.0
-    emotion_scale: float = 6.0
+    steps: int | None = None
+    reference_scale: float | None = None
+    emotion_scale: float | None = None
     speech_strength: float = 1.0
     emotion_strength: float = 1.0
     denoise: float | None = None
     decode_chunk_size: int | None = None
     smaller_windows: bool = False
-    sampler: str = "euler"
+    sampler: str | None = None
     schedule: str = "karras"
     guidance_from: float = 1000.0
     guidance_to: float = 0.0
@@ -163,7 +166,7 @@ class Job(ClipOptions):
         speed = given.get("speed", PUBLISHED)
         if not isinstance(speed, str) or speed not in SPEEDS:
             raise InputError(f"{named('speed')} is {speed}: give {', '.join(SPEEDS)}.")
-        complete = known | SPEEDS[speed] | given
+        complete = known | (SPEEDS[speed] if speed != PUBLISHED else {}) | given
         del complete["speed"]
         for name, value in complete.items():
             if value is dataclasses.MISSING:
@@ -183,7 +186,8 @@ class Job(ClipOptions):
     @property
     def speed(self) -> str | None:
         """The name of the speed whose settings these are; None when they are those of none."""
-        return next((name for name, these in SPEEDS.items() if these.items() <= vars(self).items()), None)
+        own = SPEEDS[PUBLISHED] | {name: value for name, value in vars(self).items() if value is not None}
+        return next((name for name, these in SPEEDS.items() if these.items() <= own.items()), None)
 
     @property
     def guidance_interval(self) -> tuple[float, float] | None:

@@ -38,7 +38,7 @@ from .sampling.meter import Meter
 from .sampling.processes import decoded_by_all, least_of_all, process
 from .sampling.schedules import make_scheduler, sigmas_of
 from .sampling.speed import NOTHING, Savings
-from .sampling.student import PUBLISHED_SETTINGS, own_settings
+from .sampling.student import own_settings
 from .sampling.windows import WINDOW
 
 _TOKEN_BATCH = 64
@@ -230,11 +230,11 @@ class DiceTalkPipeline(DiffusionPipeline):
         """
         if output_type not in _OUTPUT_TYPES:
             raise InputError(f"output_type is {output_type!r}: use one of {', '.join(_OUTPUT_TYPES)}.")
-        own = own_settings(self.student, PUBLISHED_SETTINGS)
-        num_inference_steps = own["steps"] if num_inference_steps is None else num_inference_steps
-        reference_scale = own["reference_scale"] if reference_scale is None else reference_scale
-        emotion_scale = own["emotion_scale"] if emotion_scale is None else emotion_scale
-        if sampler is None and self.student is not None:
+        scales = {"reference_scale": reference_scale, "emotion_scale": emotion_scale}
+        own = own_settings(self.student, {"steps": num_inference_steps, "sampler": sampler, **scales})
+        num_inference_steps, reference_scale = own["steps"], own["reference_scale"]
+        emotion_scale = own["emotion_scale"]
+        if self.student is not None:
             sampler = own["sampler"]
         if num_inference_steps < 1:
             raise InputError(f"num_inference_steps is {num_inference_steps}: it has to be 1 or more.")

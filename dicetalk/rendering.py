@@ -258,8 +258,8 @@ def read_inputs(
 
 
 def as_sampled(job: Job, checkpoint) -> Job:
-    """The job as the checkpoint is sampled: a student's own steps, sampler and scales, where the job has the published
-    ones."""
+    """The job as the checkpoint is sampled: with the published steps, sampler and scales where it has none, or those of
+    a student."""
     return replace(job, **own_settings(checkpoint.student, _settings(job)))
 
 

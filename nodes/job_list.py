@@ -20,6 +20,7 @@ from ..dicetalk.errors import InputError
 from ..dicetalk.job import Job, defaults
 from ..dicetalk.media.image import is_heif, is_raw, is_still, load_image
 from ..dicetalk.memory import fits
+from ..dicetalk.sampling.student import own_settings
 from .checks import digest
 from .emotion.files import emotion_library, fingerprint, saved_emotions
 from .types import DiceTalk, Emotion
@@ -184,6 +185,7 @@ def _values(row, folder, emotions, images):
     if job.portrait not in images:
         images[job.portrait] = _image(job.portrait)
     unused = [name for name, usual in defaults().items() if name not in _GIVEN and getattr(job, name) != usual]
+    chosen = own_settings(None, {name: getattr(job, name) for name in ("steps", "reference_scale", "emotion_scale")})
     note = f" (set in other nodes: {', '.join(unused)})" if unused else ""
     values = (
         images[job.portrait],
@@ -191,13 +193,13 @@ def _values(row, folder, emotions, images):
         emotion,
         _prefix(job.output, folder),
         job.seed,
-        job.steps,
+        chosen["steps"],
         job.size,
         job.crop,
         job.margin,
         box and [{"x": box[0], "y": box[1], "width": box[2] - box[0], "height": box[3] - box[1]}],
-        job.reference_scale,
-        job.emotion_scale,
+        chosen["reference_scale"],
+        chosen["emotion_scale"],
         job.speech_strength,
         job.emotion_strength,
     )

@@ -13,8 +13,8 @@ FILES = {"portrait": "a.png", "audio": "a.wav", "output": "a.mp4"}
 
 def test_defaults():
     job = Job(**FILES)
-    assert (job.emotion, job.fps, job.size, job.steps, job.seed) == ("neutral", "25", 512, 25, 0)
-    assert (job.reference_scale, job.emotion_scale) == (3.0, 6.0)
+    assert (job.emotion, job.fps, job.size, job.seed) == ("neutral", "25", 512, 0)
+    assert (job.steps, job.sampler, job.reference_scale, job.emotion_scale) == (None,) * 4, "the checkpoint's own"
     assert job.clip is None and job.face_choice is None
 
 
@@ -37,7 +37,8 @@ def test_a_speed_sets_what_is_not_given():
     assert fast.speed is None  # not quite
     assert Job.of(FILES | {"speed": "draft"}).speed == "draft"
     assert Job.of(FILES).speed == Job.of(FILES | {"speed": "published"}).speed == "published"
-    assert Job.of(FILES) == Job.of(FILES | {"speed": "published"})
+    assert Job.of(FILES) == Job.of(FILES | {"speed": "published"}) != Job.of(FILES | {"steps": 25})
+    assert Job.of(FILES | {"steps": 25, "sampler": "euler"}).speed == "published"
     with pytest.raises(InputError, match="speed is quick: give published, fast, draft"):
         Job.of(FILES | {"speed": "quick"})
 
@@ -74,7 +75,7 @@ def test_a_box_may_be_numbers():
         ("margin", math.nan, "margin is nan"),
         ("emotion_scale", 21, "emotion_scale is 21: give a number from 0 to 20"),
         ("speech_strength", 2.1, "speech_strength is 2.1: give a number from 0 to 2"),
-        ("emotion_scale", None, "emotion_scale is None"),
+        ("speech_strength", None, "speech_strength is None"),
         ("length", 0, "length is 0: give more than 0"),
         ("guidance_reuse", 0, "guidance_reuse is 0: give 1, every step, to 10"),
         ("deep_cache", 2.5, "deep_cache is 2.5: give 1, every step, to 10"),

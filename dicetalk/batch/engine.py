@@ -157,8 +157,9 @@ class Engine:
                 return None
             inputs = read_inputs(here, _silent, once=self._kept.once, draw=False)
         plan = clamped_plan if job.clamp_windows else window_plan
-        sampled = as_sampled(here, inputs.checkpoint)
-        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), sampled.steps)))
+        sampling_steps = as_sampled(here, inputs.checkpoint).steps
+        assert sampling_steps is not None
+        steps = sum(map(len, plan(num_frames(len(inputs.sound.speech)), sampling_steps)))
         unet = inputs.checkpoint.file("unet")
         network = self._kept.once(("network", unet), lambda: unet_arguments(unet))
         return steps * job.best_of, inputs.portrait.image.size, str(inputs.device), network

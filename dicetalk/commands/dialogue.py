@@ -69,11 +69,9 @@ def add_arguments(parser):
         help="width of the soft edge of each crop, as a share of its side, 0 to 0.5 (default: %(default)s)",
     )
     add("--seed", default=usual["seed"], metavar="N", help="another seed, another video (default: %(default)s)")
-    add("--steps", default=usual["steps"], metavar="N", help="sampling steps (default: %(default)s)")
-    add(
-        "--reference-scale", default=usual["reference_scale"], metavar="S", help="as in generate (default: %(default)s)"
-    )
-    add("--emotion-scale", default=usual["emotion_scale"], metavar="S", help="as in generate (default: %(default)s)")
+    add("--steps", metavar="N", help="sampling steps (default: 25, or a student's own)")
+    add("--reference-scale", metavar="S", help="as in generate (default: 3, or a student's own)")
+    add("--emotion-scale", metavar="S", help="as in generate (default: 6, or a student's own)")
     add("--decode-chunk-size", metavar="N", help="frames decoded at once (default: as many as fit in memory)")
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     add("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")

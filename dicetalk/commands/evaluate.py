@@ -52,9 +52,9 @@ def add_arguments(parser):
     add("--people", type=int, default=4, metavar="N", help="held-out people, each with all emotions (default: 4)")
     add("--frames", type=int, default=25, metavar="N", help="longest clip, 12.5 frames a second (default: 25)")
     add("--size", type=int, default=64, metavar="PIXELS", help="sides of the pictures, a multiple of 64 (default: 64)")
-    add("--steps", type=int, default=25, metavar="N", help="sampling steps (default: 25)")
-    add("--reference-scale", type=float, default=3.0, metavar="S", help="see generate (default: 3)")
-    add("--emotion-scale", type=float, default=6.0, metavar="S", help="see generate (default: 6)")
+    add("--steps", type=int, metavar="N", help="sampling steps (default: 25, or a student's own)")
+    add("--reference-scale", type=float, metavar="S", help="see generate (default: 3, or a student's own)")
+    add("--emotion-scale", type=float, metavar="S", help="see generate (default: 6, or a student's own)")
     add("--embedder", metavar="FILE", help="a trained embedder: adds the goal of another person's clip")
     add("--reader", metavar="FILE", help="of drawn people (default: the one that comes with the source)")
     add("--seed", type=int, default=0, help="of the noise, and of the reader's training (default: 0)")
@@ -123,7 +123,7 @@ def run(args):
             clip_file(args.clips, result, pictures, next(numbers))
 
     chosen = {name: getattr(args, name) for name in ("steps", "reference_scale", "emotion_scale")}
-    sampling = Sampling(**own_settings(checkpoint.student, chosen | {"sampler": "euler"}))
+    sampling = Sampling(**own_settings(checkpoint.student, chosen | {"sampler": None}))
     studio = Studio(pipeline, reader, args.size, args.frames, args.seed, on_clip)
     embedder = _embedder(args, pipeline, priors) if args.embedder else None
     sections = {}
@@ -187,13 +187,13 @@ def _check(args):
             "Give --checkpoint DIR or --videos PATH, what is to be measured, or --train-reader FILE; one of them."
         )
     for name in ("people", "frames", "steps", "reader_steps", "reader_faces", "reader_people"):
-        least = 2 if name == "frames" else 1  # a change in time needs two
-        if getattr(args, name) < least:
+        least, value = 2 if name == "frames" else 1, getattr(args, name)  # a change in time needs two
+        if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}: give {least} or more.")
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}: give 0 or more.")
     for name in ("reference_scale", "emotion_scale"):
-        if not 0 <= getattr(args, name) < math.inf:
+        if getattr(args, name) is not None and not 0 <= getattr(args, name) < math.inf:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}: give a number from 0 on.")
     if args.size < 64 or args.size % 64:
         raise InputError(f"--size {args.size}: give a multiple of 64.")

@@ -3,7 +3,7 @@
 import sys
 
 from ..job import DENOISE, DTYPES, FPS, NOISES, PLACING, Job, defaults
-from ..sampling.speed import SAMPLERS, SCHEDULES, SPEEDS
+from ..sampling.speed import PUBLISHED, SAMPLERS, SCHEDULES, SPEEDS
 from .clips import add_clip_arguments
 from .flags import flag
 
@@ -43,7 +43,7 @@ EXAMPLES = (
 
 
 def add_arguments(parser):
-    add, usual = parser.add_argument, defaults()
+    add, usual, published = parser.add_argument, defaults(), SPEEDS[PUBLISHED]
     add("--portrait", metavar="FILE", help="image of one person, face to the camera")
     add(
         "--video",
@@ -92,8 +92,8 @@ def add_arguments(parser):
     add(
         "--checkpoint",
         metavar="DIR",
-        help="folder of the weights, or its name (default: the first one found); a student of distill is sampled by "
-        "its own steps, sampler and scales, where those are the defaults here",
+        help="folder of the weights, or its name (default: the first one found); a student of distill has steps, a "
+        "sampler and scales of its own, which are the defaults of these options then",
     )
     add(
         "--start",
@@ -151,11 +151,11 @@ def add_arguments(parser):
         help="published; or fast or draft, which compute a third and a fifth of the pictures, and change the result: "
         "they set the options from --steps to --clamp-windows, where those are not given (default: published)",
     )
-    add("--steps", type=int, help=f"sampling steps (default: {usual['steps']})")
+    add("--steps", type=int, help=f"sampling steps (default: {published['steps']})")
     add(
         "--sampler",
         choices=SAMPLERS,
-        help=f"dpmpp_2m needs fewer steps; lcm is what a student of distill uses (default: {usual['sampler']})",
+        help=f"dpmpp_2m needs fewer steps; lcm is what a student of distill uses (default: {published['sampler']})",
     )
     add(
         "--schedule",
@@ -197,15 +197,13 @@ def add_arguments(parser):
     add(
         "--reference-scale",
         type=float,
-        default=usual["reference_scale"],
-        help="how closely the video keeps to the portrait (default: %(default)s)",
+        help="how closely the video keeps to the portrait (default: 3)",
     )
     add(
         "--emotion-scale",
         type=float,
-        default=usual["emotion_scale"],
         help="guidance: how far the frames go beyond what the model draws without speech and emotion; for one of the "
-        "two alone, see --speech-strength and --emotion-strength (default: %(default)s)",
+        "two alone, see --speech-strength and --emotion-strength (default: 6)",
     )
     add(
         "--speech-strength",

@@ -44,7 +44,7 @@ class Contexts:
         audio_scale, emotion_scale: strengths of the two adapters.
         attention: the function that attends, see `scaled_dot_product_attention`.
         mean: the same with the mean of a window's tokens in place of them, `F` gone.
-        waves: see `waves_of`.
+        waves: the frames' sinusoidal positions, {their channels: (frames, channels)}.
     """
 
     clip: Tensor
@@ -61,13 +61,6 @@ class Contexts:
         """(adapter index, tokens, scale) of the adapters that act."""
         named = ((0, self.audio, self.audio_scale), (1, self.emotion, self.emotion_scale))
         return [adapter for adapter in named if adapter[2] != 0]
-
-    def waves_of(self, time_proj, frames: int, like: Tensor) -> Tensor:
-        """The frames' sinusoidal positions, (frames, channels), computed once for each width."""
-        if time_proj.num_channels not in self.waves:
-            numbers = torch.arange(frames, device=like.device)
-            self.waves[time_proj.num_channels] = time_proj(numbers).to(like.dtype)
-        return self.waves[time_proj.num_channels]
 
 
 class AdapterProjections(nn.Module):
@@ -97,7 +90,7 @@ class DiceTalkTransformer(TransformerSpatioTemporalModel):
         mask = contexts.masks[height, width]
 
         x = self.proj_in(rearrange(self.norm(hidden_states), "bf c h w -> bf (h w) c"))
-        position = self.time_pos_embed(contexts.waves_of(self.time_proj, frames, x))
+        position = self.time_pos_embed(contexts.waves[self.time_proj.num_channels])
         for spatial_block, temporal_block in zip(self.transformer_blocks, self.temporal_transformer_blocks):
             x = self._spatial(spatial_block, x, frames, contexts, mask)
             x = self.time_mixer(
@@ -186,8 +179,7 @@ def _spatial_cross_attention(attn: Attention, x: Tensor, frames: int, contexts: 
     total = None
     for adapter, tokens, scale in contexts.adapters():
         key, value = (_per_frame(y, frames) for y in attn.processor(adapter, tokens))
-        heard = contexts.attention(query, key, value, attn.heads)
-        heard = heard if scale == 1 else heard * scale
+        heard = contexts.attention(query, key, value if scale == 1 else value * scale, attn.heads)
         total = heard if total is None else total + heard
         del key, value, heard
     del query
@@ -202,11 +194,15 @@ def _temporal_cross_attention(attn: Attention, x: Tensor, frames: int, contexts:
     """x: (batch·frames, pixels, channels); every pixel and frame attends to the window's mean context."""
     query = rearrange(attn.to_q(x), "(b f) n c -> b (f n) c", f=frames)
     mean = contexts.mean
-    total = attn.to_v(mean.clip)
+    total, seen = None, attn.to_v(mean.clip)
     for adapter, tokens, scale in mean.adapters():
         key, value = attn.processor(adapter, tokens)
+        value = value if scale == 1 else value * scale
+        if total is None:  # the weights of attention sum to 1, so what all pixels see alike goes through it unchanged
+            value = value + seen
         heard = contexts.attention(query, key, value, attn.heads)
-        total = total + (heard if scale == 1 else heard * scale)
+        total = heard if total is None else total + heard
+    total = seen if total is None else total
     return _output(attn, total.expand_as(query).reshape_as(x))
 
 
@@ -332,7 +328,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         }
         tokens = (encoder_hidden_states, audio_tokens, emotion_tokens)
         mean = Contexts(*(each.mean(dim=1) for each in tokens), **settings)
-        contexts = Contexts(*tokens, mean=mean, **settings)
+        contexts = Contexts(*tokens, mean=mean, waves=self._waves(frames, sample), **settings)
 
         timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
@@ -387,6 +383,14 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         if self._checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
+
+    def _waves(self, frames: int, like: Tensor) -> dict[int, Tensor]:
+        """`Contexts.waves` of every width that a transformer has."""
+        numbers = torch.arange(frames, device=like.device)
+        blocks = (*self.down_blocks, self.mid_block, *self.up_blocks)
+        waves = [each.time_proj for block in blocks for each in getattr(block, "attentions", ())]
+        by_width = {wave.num_channels: wave for wave in waves}
+        return {channels: wave(numbers).to(like.dtype) for channels, wave in by_width.items()}
 
     def _masks(self, face_mask: Tensor, height: int, width: int) -> dict[tuple[int, int], Tensor]:
         masks = {}

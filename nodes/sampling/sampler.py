@@ -19,7 +19,7 @@ from ...dicetalk.model.settings import EMOTION_SCALE, EXPRESSION_BUCKET, MOTION_
 from ...dicetalk.sampling.conditions import STRONGEST, Conditions
 from ...dicetalk.sampling.guidance import BRANCHES
 from ...dicetalk.sampling.speed import ALIGN_YOUR_STEPS, MOST_SKIPPED, PUBLISHED, SPEEDS, Savings
-from ...dicetalk.sampling.student import own_settings, student_text
+from ...dicetalk.sampling.student import own_settings, student_text, unless_published
 from ...dicetalk.sampling.windows import WINDOW
 from ..checks import require_finite
 from ..preview import all_shown
@@ -315,7 +315,7 @@ def _student(model):
 
 def _as_student(model, **chosen):
     """What was chosen, or a student's own where it is the published value; says so in the log."""
-    student = _student(model)
+    student, chosen = _student(model), unless_published(chosen)
     if student is not None:
         say = {"sampler": "sampler_name"}
         logging.info(student_text(student, chosen, lambda name: say.get(name, name)))

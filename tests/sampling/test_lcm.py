@@ -9,7 +9,7 @@ from dicetalk.sampling.conditions import Conditions
 from dicetalk.sampling.loop import sample
 from dicetalk.sampling.schedules import karras_sigmas, make_scheduler, student_sigmas
 from dicetalk.sampling.speed import Savings
-from dicetalk.sampling.student import PUBLISHED_SETTINGS, own_settings, student_text
+from dicetalk.sampling.student import PUBLISHED_SETTINGS, own_settings, student_text, unless_published
 
 
 class FakeUNet:
@@ -87,15 +87,17 @@ def test_windows_join_and_an_interrupted_run_resumes_to_the_same(denoise):
     assert not torch.allclose(run(seed=8)[0], whole)
 
 
-def test_a_students_own_settings_take_the_place_of_the_published_ones():
-    student = Student(4, 3.0, 6.0, "mine")
-    own = own_settings(student, PUBLISHED_SETTINGS)
+def test_a_students_own_settings_take_the_place_of_what_nobody_chose():
+    student, nothing = Student(4, 3.0, 6.0, "mine"), dict.fromkeys(PUBLISHED_SETTINGS)
+    own = own_settings(student, nothing)
     assert own == {"steps": 4, "sampler": "lcm", "reference_scale": 1.0, "emotion_scale": 1.0}
-    assert own_settings(None, PUBLISHED_SETTINGS) == PUBLISHED_SETTINGS
-    given = PUBLISHED_SETTINGS | {"steps": 8, "emotion_scale": 2.0}
+    assert own_settings(None, nothing) == PUBLISHED_SETTINGS
+    assert own_settings(student, PUBLISHED_SETTINGS) == PUBLISHED_SETTINGS, "what is chosen is obeyed"
+    assert own_settings(student, unless_published(PUBLISHED_SETTINGS)) == own, "widgets always have a value"
+    given = unless_published(PUBLISHED_SETTINGS | {"steps": 8, "emotion_scale": 2.0})
     assert own_settings(student, given) == own | {"steps": 8, "emotion_scale": 2.0}
     assert own_settings(student, own) == own
     text = student_text(student, given, lambda name: f"--{name}")
     assert text.startswith("The checkpoint is a student of mine: 4 steps of lcm") and "\n" not in text
     assert text.endswith("But as given: --steps 8, --emotion_scale 2.0.")
-    assert "But" not in student_text(student, PUBLISHED_SETTINGS)
+    assert "But" not in student_text(student, nothing)

@@ -11,7 +11,6 @@ from PIL import Image
 from dicetalk import cli
 from dicetalk.checkpoints.finding import resolve_checkpoint
 from dicetalk.checkpoints.student import STUDENT_FILE, Student, write_student
-from dicetalk.training.dataset import SHARD, Record, write_shard
 
 pytest.importorskip("accelerate")
 pytest.importorskip("matplotlib")
@@ -30,21 +29,9 @@ def command(monkeypatch, capsys):
     return run
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A clip of the tiny checkpoint's sizes; nobody has said what it shows."""
-    folder = tmp_path_factory.mktemp("unlabelled")
-    random = torch.Generator().manual_seed(0)
-    parts = {"latents": torch.randn(4, 4, 8, 8, generator=random), "clip": torch.randn(4, 1024, generator=random)}
-    parts |= {"audio": torch.randn(4, 10, 5, 16, generator=random)}
-    parts |= {"face_mask": torch.full((64, 64), 255, dtype=torch.uint8)}
-    write_shard(folder / SHARD.format(0), [(Record("one", "", 0, "ann", "train", 4, (8, 8)), parts)])
-    return folder
-
-
-def test_a_student_is_made_and_sampled_in_four_passes(command, data, tiny_checkpoint, tmp_path):
+def test_a_student_is_made_and_sampled_in_four_passes(command, unlabelled, tiny_checkpoint, tmp_path):
     output = tmp_path / "student"
-    arguments = ["distill", data, "--checkpoint", tiny_checkpoint, "--output", output, "--device", "cpu"]
+    arguments = ["distill", unlabelled, "--checkpoint", tiny_checkpoint, "--output", output, "--device", "cpu"]
     arguments += ["--frames", 2, "--trains", "all", "--rate", 1e-3, "--steps", 2]
     code, out, error = command(*arguments)
     assert code == 0, error
@@ -83,7 +70,7 @@ def test_a_student_is_made_and_sampled_in_four_passes(command, data, tiny_checkp
     assert passes == [(2, FRAMES)] * 2, "what is given is obeyed"
 
 
-def test_a_job_is_sampled_as_the_student_says(data, tiny_checkpoint, tmp_path):
+def test_a_job_is_sampled_as_the_student_says(tiny_checkpoint, tmp_path):
     from dicetalk.job import Job
     from dicetalk.rendering import as_sampled, checkpoint_stamp
 
@@ -91,7 +78,9 @@ def test_a_job_is_sampled_as_the_student_says(data, tiny_checkpoint, tmp_path):
     shutil.copytree(tiny_checkpoint, folder)
     values = {"portrait": "a.png", "audio": "a.wav", "output": "a.mp4"}
     job = Job.of(values)
-    assert as_sampled(job, resolve_checkpoint(folder)) == job
+    published = as_sampled(job, resolve_checkpoint(folder))
+    assert (published.steps, published.sampler) == (25, "euler")
+    assert (published.reference_scale, published.emotion_scale) == (3, 6)
     stamps = list(checkpoint_stamp(resolve_checkpoint(folder)))
     write_student(Student(8, 3.0, 6.0, "tiny"), folder / "DICE-Talk")
     checkpoint = resolve_checkpoint(folder)
@@ -100,16 +89,19 @@ def test_a_job_is_sampled_as_the_student_says(data, tiny_checkpoint, tmp_path):
     assert (own.reference_scale, own.emotion_scale) == (1, 1) and as_sampled(own, checkpoint) == own
     fast = as_sampled(Job.of(values | {"speed": "fast", "reference_scale": 2}), checkpoint)
     assert (fast.steps, fast.sampler, fast.reference_scale, fast.emotion_scale) == (10, "dpmpp_2m", 2, 1)
+    given = values | {"steps": 25, "sampler": "euler", "reference_scale": 3, "emotion_scale": 6}
+    assert as_sampled(Job.of(given), checkpoint) == published, "what is given is obeyed, the published values too"
+    assert Job.of(values | {"steps": 25}).digest() != job.digest(), "that is another clip"
     assert len(list(checkpoint_stamp(checkpoint))) == len(stamps) + 1, "a run that resumes needs the same student"
 
 
-def test_bad_options_and_students_are_one_line(command, data, tiny_checkpoint, tmp_path):
+def test_bad_options_and_students_are_one_line(command, unlabelled, tiny_checkpoint, tmp_path):
     def error(*arguments):
         code, _, text = command(*arguments)
         assert code == 2 and text.count("\n") == 1, text
         return text
 
-    start = ["distill", data, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out", "--device", "cpu"]
+    start = ["distill", unlabelled, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out", "--device", "cpu"]
     assert "--passes 26: give 1 to 25" in error(*start, "--passes", 26)
     assert "--strongest 3: give 0 to 2" in error(*start, "--strongest", 3)
     assert "--emotion-scale 21: give 0 to 20" in error(*start, "--emotion-scale", 21)

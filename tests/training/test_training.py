@@ -12,7 +12,10 @@ from prepared import CONFIG, SIZE, priors, write_clips
 from project import ROOT
 from safetensors.torch import load_file, save_file
 
+from dicetalk import cli
+from dicetalk.checkpoints.finding import resolve_checkpoint
 from dicetalk.checkpoints.loading import load_part
+from dicetalk.checkpoints.student import Student
 from dicetalk.checkpoints.tiny import emotion_means
 from dicetalk.emotion.options import CLASSES
 from dicetalk.errors import InputError
@@ -370,28 +373,46 @@ if accelerator.is_main_process:
     assert accelerator.num_processes == 2
     save_parts(own, {out!r})
     print(json.dumps(history))
+from dicetalk import cli
+cli.COMMANDS = ("distill",)
+sys.exit(cli.main({distill!r}))
 """
 
 
-def test_two_processes_give_the_result_of_one(clips, accelerator, tmp_path):
+def test_two_processes_give_the_result_of_one(clips, accelerator, unlabelled, tiny_checkpoint, tmp_path, monkeypatch):
+    """Of training, and of the command `distill`; in one start of both processes, which takes longer than the rest."""
+    distill = ["distill", unlabelled, "--checkpoint", tiny_checkpoint, "--device", "cpu", "--frames", 2, "--steps", 2]
+    distill += ["--trains", "adapters", "--batch", 2, "--rate", QUICK.rate, "--warm-up", 0, "--ema", 0, "--output"]
+    distill = list(map(str, distill))
     folder, state = write_clips(tmp_path / "clips"), tmp_path / "state.safetensors"
     script = tmp_path / "two.py"
     helpers = str(ROOT / "tests" / "helpers")
-    script.write_text(
-        TWO.format(helpers=helpers, clips=str(folder), state=str(state), out=str(tmp_path / "out")), encoding="utf-8"
-    )
+    places = {"clips": str(folder), "state": str(state), "out": str(tmp_path / "out")}
+    places |= {"distill": [*distill, str(tmp_path / "students" / "two")]}
+    script.write_text(TWO.format(helpers=helpers, **places), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "training", ROOT / "tests" / "helpers")))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     whole, history = run(clips, accelerator)
-    two = json.loads(done.stdout.splitlines()[-1])
+    two = next(json.loads(line) for line in done.stdout.splitlines() if line.startswith("[["))
     assert torch.allclose(torch.tensor(two), torch.tensor(history), rtol=1e-3, atol=1e-4)
     loaded = load_part("unet", tmp_path / "out" / "DICE-Talk" / "unet.pth").state_dict()
     assert share_apart(whole.unet.state_dict(), loaded) < 0.02
     resumed, again = run(clips, accelerator, state=state, resume=True)
     assert len(again) == len(history), "one process continues what two have done"
+
+    monkeypatch.setattr(cli, "COMMANDS", ("distill",))
+    # A clip at a time here too: sums on the CPU differ with the size of a batch, and guidance multiplies that.
+    assert cli.main([*distill, str(tmp_path / "students" / "one"), "--accumulate", "2"]) == 0
+    students = [resolve_checkpoint(tmp_path / "students" / name) for name in ("one", "two")]
+    assert students[0].student == students[1].student == Student(4, 3.0, 6.0, "tiny")
+    one, two = (load_part("unet", each.file("unet")).state_dict() for each in students)
+    started = load_part("unet", resolve_checkpoint(tiny_checkpoint).file("unet")).state_dict()
+    learned = {name: each for name, each in one.items() if not torch.equal(each, started[name])}
+    assert learned and share_apart(learned, two) < 0.02 < share_apart(learned, started)
+    assert "processes | 2" in (tmp_path / "students" / "two" / "report" / "report.md").read_text()
 
 
 KILLED = """
