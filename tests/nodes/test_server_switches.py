@@ -26,7 +26,7 @@ def video(server):
 
 @pytest.mark.parametrize("switches, least, most", [(EXACT, 0, 3), (SMALLER, 0.01, 25)], ids=["exact", "smaller types"])
 def test_the_quick_start_under_switches(server, comfyui, tiny_checkpoint, tmp_path, switches, least, most):
-    """Within what H.264 makes of another last bit: grey levels; frames of other noise are 40 apart and more."""
+    """Within some grey levels, which is what H.264 makes of other last bits."""
     expected = video(server)
     switched = furnished(comfyui, ROOT, tmp_path, tiny_checkpoint, arguments=switches.split())
     try:
