@@ -226,7 +226,7 @@ def _absolute(name, value, folder):
 
 
 def _changes(changes):
-    return _located(changes or {}, Path.cwd(), "--set {}".format)
+    return _located(changes or {}, Path.cwd(), "{} for all rows".format)
 
 
 def _csv(path):

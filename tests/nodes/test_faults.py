@@ -270,6 +270,7 @@ def with_guider(graph):
 def talking(seed, steps):
     graph = copy.deepcopy(QUICK_START)
     graph["9"]["inputs"] |= {"seed": seed, "steps": steps}
+    graph["6"]["inputs"]["short_side"] = 128
     return graph
 
 
