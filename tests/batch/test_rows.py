@@ -62,7 +62,7 @@ def test_an_empty_list_is_an_empty_cell_and_an_empty_choice_an_error(tmp_path):
     assert (rows[0].job.emotion, rows[0].job.seed) == ("neutral", 0)
     (problem,) = [row.problem for row in rows[1:]]
     assert problem == "row 2, column emotion is happy|, where one choice of several is empty: leave it out."
-    with pytest.raises(InputError, match="seed for all rows is 1||2, where one choice"):
+    with pytest.raises(InputError, match=r"seed for all rows is 1\|\|2, where one choice"):
         read_rows(jsonl(tmp_path, LINE), {"seed": "1||2"})
 
 
