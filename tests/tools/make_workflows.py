@@ -418,7 +418,7 @@ def miniature(object_info):
             "**Run.** A drawn face talks, also without a GPU. The video appears beside it, and is in *output/video*.",
             "Choose another *emotion* in **DICE-Talk Emotion**, and run again.",
         ],
-        more=["It has not learned all emotions yet. To make real portraits talk, open *1 Quick start*."],
+        more=["It shows some emotions better than others. To make real portraits talk, open *1 Quick start*."],
         examples="`dicetalk_drawn_portrait.png` and `dicetalk_drawn_speech.flac` were drawn and spoken by this "
         "project. The miniature has seen other drawn people, and no photograph.",
         needed=["**miniature** in Load DICE-Talk. It comes with `git clone`, not with the registry's zip."],
