@@ -93,8 +93,11 @@ def test_it_makes_a_video(made, tmp_path):
 def test_making_goes_on_where_it_ended(made, monkeypatch):
     folder, _ = made
     monkeypatch.setattr(drawn_takes.Take, "frames", None)  # nothing is drawn again
+    restarts, restart = [], make.restart_silent_units
+    monkeypatch.setattr(make, "restart_silent_units", lambda *each, **more: restarts.append(restart(*each, **more)))
     histories = make.make(folder / "again", folder / "work", MAKING, "no")
     assert [[step for step, *_ in history] for history in histories] == [[1, 2], [1]]
+    assert len(restarts) == 1, "before the second stage"
     first, again = (torch.load(folder / name / "DICE-Talk" / "unet.pth") for name in ("out", "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
 

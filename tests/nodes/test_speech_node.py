@@ -3,6 +3,7 @@
 import importlib
 import struct
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -111,3 +112,26 @@ def test_noise_that_load_audio_makes_of_a_wav_is_refused(pack, comfy_nodes, tmp_
     with pytest.raises(ValueError, match="audio holds samples that are not finite numbers"):
         run(pack, {"waveform": waveform[None], "sample_rate": rate})
     assert np.abs(load_audio(tmp_path / "a.wav")).max() < 1
+
+
+def test_what_load_audio_reads_otherwise_than_the_command_line(comfy_nodes, tmp_path):
+    """WAV of 8 bits, and a file whose rate changes: docs/inputs.md says so."""
+    from comfy_extras.nodes_audio import load
+
+    tone = np.sin(2 * np.pi * 220 * np.arange(16000) / 16000)
+    for name, codec, rate in (("8.wav", "pcm_u8", 16000), ("1.aac", "aac", 44100), ("2.aac", "aac", 22050)):
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream(codec, rate=rate, layout="mono")
+            form = "u8" if codec == "pcm_u8" else "fltp"
+            samples = (tone * 100 + 128).astype(np.uint8) if form == "u8" else tone.astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(samples[None], format=form, layout="mono")
+            frame.sample_rate = rate
+            container.mux(stream.encode(frame) + stream.encode(None))
+    with pytest.raises(ValueError, match="Unsupported wav dtype"):
+        load(str(tmp_path / "8.wav"))
+    assert load_audio(tmp_path / "8.wav").std() > 0.5
+
+    joined = tmp_path / "joined.aac"
+    joined.write_bytes((tmp_path / "1.aac").read_bytes() + (tmp_path / "2.aac").read_bytes())
+    waveform, rate = load(str(joined))
+    assert len(load_audio(joined)) / 16000 > 1.2 * waveform.shape[1] / rate
