@@ -97,12 +97,14 @@ def run(args):
     from ..checkpoints.finding import resolve_checkpoint
     from ..checkpoints.priors import load_priors
     from ..files import write_errors
+    from ..measure.dialogues import measure_dialogue
     from ..measure.drawn_clips import Sampling, Studio
     from ..measure.evaluation import Sheet, clip_file, markdown, write_evaluation
     from ..measure.goals import measure_goals, measure_harder
     from ..measure.reader import read_reader
+    from ..measure.remade import measure_react
     from ..measure.savings import measure_savings
-    from ..measure.scenes import Scenes, measure_dialogue, measure_react
+    from ..measure.scenes import Scenes
     from ..memory import choose_device
     from ..pipeline import DiceTalkPipeline
     from ..sampling.student import own_settings

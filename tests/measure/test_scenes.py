@@ -13,12 +13,13 @@ from dicetalk import cli
 from dicetalk.batch.dialogue import render_dialogue
 from dicetalk.drawn import Person, Take
 from dicetalk.drawn.splits import people
-from dicetalk.measure import scenes as module
+from dicetalk.measure import dialogues, remade
 from dicetalk.measure.drawn_clips import Sampling, correlation
 from dicetalk.measure.goals import crowd_of, speech
 from dicetalk.measure.head import HeadReader
 from dicetalk.measure.reader import read_reader
-from dicetalk.measure.scenes import DrawnVideo, Scenes
+from dicetalk.measure.remade import DrawnVideo
+from dicetalk.measure.scenes import Scenes
 from dicetalk.media.video import write_video
 
 
@@ -31,7 +32,7 @@ def test_in_a_dialogue_of_the_miniature_each_mouth_follows_its_own_track(tmp_pat
     """Few steps, for the time that a test may take; `evaluate --only dialogue` measures the published ones."""
     scenes = Scenes(str(ROOT / "miniature"), read_reader(), tmp_path, render_dialogue, Sampling(steps=6), device="cpu")
     done = []
-    rows = {row.what: row for row in module.measure_dialogue(scenes, 2, lambda *each: done.append(each))}
+    rows = {row.what: row for row in dialogues.measure_dialogue(scenes, 2, lambda *each: done.append(each))}
     assert done == [(1, 2), (2, 2)] and len(rows) == 6
     for what in ("two speak at once", "two speak in turns"):
         own = rows[f"{what}: mouth against its own track, correlation"]
@@ -54,19 +55,19 @@ def drawn_dialogue(takes, side):
 
 
 def test_true_drawings_follow_their_track_and_exchanged_ones_do_not(scenes):
-    takes = module.pair_of_takes(crowd_of(2), 0, scenes.frames)
+    takes = dialogues.pair_of_takes(crowd_of(2), 0, scenes.frames)
     assert [take.emotion for take in takes] == ["happy", "surprised"] and takes[0].sentence != takes[1].sentence
     scenes = replace(scenes, render_dialogue=drawn_dialogue(takes, scenes.side))
-    own, other = module._mouth_rows("", module.speak_at_once(scenes, takes))
+    own, other = dialogues._mouth_rows("", dialogues.speak_at_once(scenes, takes))
     assert own.met and own.numbers["correlation"] > 0.9 and other.met
     exchanged = [Take(one.person, one.emotion, one.level, of.sentence, of.seed) for one, of in zip(takes, takes[::-1])]
     scenes = replace(scenes, render_dialogue=drawn_dialogue(exchanged, scenes.side))
-    own, other = module._mouth_rows("", module.speak_at_once(scenes, takes))
+    own, other = dialogues._mouth_rows("", dialogues.speak_at_once(scenes, takes))
     assert not own.met and not other.met and other.numbers["correlation"] > 0.7
 
 
 def test_in_turns_who_listens_is_found(scenes):
-    takes = module.pair_of_takes(crowd_of(2), 0, scenes.frames)
+    takes = dialogues.pair_of_takes(crowd_of(2), 0, scenes.frames)
     half, seen = scenes.frames // 2, {}
 
     def make(job, emotions, audios, turns, faces, say):
@@ -77,17 +78,17 @@ def test_in_turns_who_listens_is_found(scenes):
         write_video(job.output, first + second, 12.5)
 
     scenes = replace(scenes, render_dialogue=make)
-    heard = module.speak_in_turns(scenes, takes)
+    heard = dialogues.speak_in_turns(scenes, takes)
     assert seen["turns"] == f"0s 1; {half * 0.08:g}s 2" and len(seen["audios"]) == 1
-    own, other = module._mouth_rows("", heard)
+    own, other = dialogues._mouth_rows("", heard)
     assert own.met and other.numbers["correlation"] < 0
-    listens = module._listening_row(heard).numbers
+    listens = dialogues._listening_row(heard).numbers
     assert listens["listening"] < 0.1 < listens["speaking"]
 
 
 def test_the_second_ones_track_has_little_in_common_with_the_first_ones():
     for place in range(3):
-        takes = module.pair_of_takes(crowd_of(2 * place + 2)[-2:], place, 25)
+        takes = dialogues.pair_of_takes(crowd_of(2 * place + 2)[-2:], place, 25)
         count = min(*map(len, takes), 25)
         assert abs(correlation(*(take.opening[:count] for take in takes))) < 0.2
 
@@ -111,7 +112,7 @@ def test_what_a_video_keeps_and_what_changes_is_read(scenes, monkeypatch):
         jobs.append(job)
         shutil.copyfile(job.video, job.output)
 
-    monkeypatch.setattr(module, "render", as_it_was)
+    monkeypatch.setattr(remade, "render", as_it_was)
     same = video.with_emotion(0.4)
     assert not same.changed and same.mouth > 0.99 and same.head > 0.99
     voice = video.with_voice(0.7)
@@ -125,14 +126,14 @@ def test_what_a_video_keeps_and_what_changes_is_read(scenes, monkeypatch):
         other = Take(take.person, job.emotion, 3, 0, 0)
         write_video(job.output, [other.frame(number, scenes.side) for number in range(25)], 12.5)
 
-    monkeypatch.setattr(module, "render", another)
+    monkeypatch.setattr(remade, "render", another)
     changed = video.with_emotion(1.0)
     assert changed.changed and changed.share > 0.5 and changed.mouth < 0.7 and changed.head < 0.9
 
 
 def test_the_command_prints_both(tiny_checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "COMMANDS", ("evaluate",))
-    monkeypatch.setattr(module, "measure_react", partial(module.measure_react, denoises=(0.5,)))
+    monkeypatch.setattr(remade, "measure_react", partial(remade.measure_react, denoises=(0.5,)))
     small = ["--people", "1", "--frames", "4", "--steps", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
     small += ["--clips", str(tmp_path / "clips"), "--only", "dialogue", "react"]
     assert cli.main(["evaluate", "--checkpoint", str(tiny_checkpoint), *small]) == 0

@@ -270,7 +270,8 @@ def with_guider(graph):
 def talking(seed, steps):
     graph = copy.deepcopy(QUICK_START)
     graph["9"]["inputs"] |= {"seed": seed, "steps": steps}
-    graph["6"]["inputs"]["short_side"] = 128  # two servers' videos of 64 pixels differ, though the frames as PNG are equal
+    # Two servers' videos of 64 pixels differ, though the frames as PNG are equal.
+    graph["6"]["inputs"]["short_side"] = 128
     return graph
 
 
