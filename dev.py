@@ -259,7 +259,7 @@ def set_up(name, groups):
     stamp, wanted = VENV / f"{name}.stamp", fingerprint(groups)
     if stamp.is_file() and stamp.read_text() == wanted:
         return
-    print("Installing what is needed into .venv; the first time this takes some minutes …", flush=True)
+    print(f"Installing what is needed into {VENV.name}; the first time this takes some minutes …", flush=True)
     for group in groups:
         pip(group)
     stamp.write_text(wanted)

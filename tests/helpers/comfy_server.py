@@ -49,7 +49,7 @@ class ComfyServer:
 
     def start(self):
         """Start the server and wait until it answers; RuntimeError with the log's end if it does not."""
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "main.py", "--disable-auto-launch", "--disable-api-nodes"]
         command += [] if ON_GPU else ["--cpu"]
@@ -196,7 +196,7 @@ def furnished(comfyui, pack, base, checkpoint, environment=None, arguments=()):
     return server
 
 
-def _free_port():
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
