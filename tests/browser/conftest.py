@@ -3,12 +3,13 @@
 Its fixtures are the package's: the page, which draws all the time, is closed when these tests end.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from comfy_server import furnished
-from frontend import RENDERERS, Frontend, chromium
+from frontend import NOTHING_MISSING, RENDERERS, Frontend, chromium
 from project import ROOT
 
 from dicetalk.media.video import write_video
@@ -75,3 +76,28 @@ def frontend(opened, renderer):
     yield opened
     assert opened.errors == []
     assert opened.outside == []
+
+
+class Answers:
+    """What the server says next of the Download button, and what it was asked: (method, path, body)."""
+
+    def __init__(self):
+        self.state, self.asked = NOTHING_MISSING, []
+
+    def __call__(self, route):
+        request = route.request
+        self.asked.append((request.method, request.url.partition("/dicetalk")[2], request.post_data))
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(self.state))
+
+    def posts(self):
+        return [(path, body) for method, path, body in self.asked if method == "POST"]
+
+
+@pytest.fixture
+def answers(frontend):
+    """The routes of the Download button answer as the test says."""
+    answers = Answers()
+    frontend.page.route("**/dicetalk/download**", answers)
+    yield answers
+    answers.state = NOTHING_MISSING
+    frontend.page.unroute("**/dicetalk/download**")

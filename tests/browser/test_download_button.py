@@ -1,37 +1,10 @@
 """The loader's Download button in the page. The server's answers are given here; its routes have tests of their own."""
 
-import json
-
-import pytest
 from frontend import NOTHING_MISSING, UNET_MISSING
 
 PANEL = ".dicetalk-download"
 MISSING = UNET_MISSING | {"missing": ["DICE-Talk/unet.pth", "emotions/sad.npy"]}
 FETCHING = MISSING | {"state": "fetching", "file": "unet.pth", "done": 1_500_000_000, "total": 6_000_000_000}
-
-
-class Answers:
-    """What the server says next, and what it was asked: (method, path, body)."""
-
-    def __init__(self):
-        self.state, self.asked = NOTHING_MISSING, []
-
-    def __call__(self, route):
-        request = route.request
-        self.asked.append((request.method, request.url.partition("/dicetalk")[2], request.post_data))
-        route.fulfill(status=200, content_type="application/json", body=json.dumps(self.state))
-
-    def posts(self):
-        return [(path, body) for method, path, body in self.asked if method == "POST"]
-
-
-@pytest.fixture
-def answers(frontend):
-    answers = Answers()
-    frontend.page.route("**/dicetalk/download**", answers)
-    yield answers
-    answers.state = NOTHING_MISSING
-    frontend.page.unroute("**/dicetalk/download**")
 
 
 def height(frontend):
