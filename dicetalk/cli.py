@@ -12,7 +12,7 @@ from .errors import InputError
 
 COMMANDS = (
     *("generate", "batch", "dialogue", "verify", "download", "convert", "tiny", "bench", "emotion"),
-    *("drawn", "prepare", "train", "distill", "train-embedder", "miniature", "evaluate"),
+    *("drawn", "prepare", "train", "distill", "train-embedder", "miniature", "evaluate", "ablate"),
 )
 
 

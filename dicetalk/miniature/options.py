@@ -1,4 +1,4 @@
-"""How the miniature is made."""
+"""How the miniature is made, and the small world of the ablations."""
 
 from dataclasses import dataclass, replace
 
@@ -58,3 +58,27 @@ class Making:
             seed=self.seed + 1,
         )
         return first, second
+
+
+@dataclass(frozen=True)
+class World:
+    """The small world in which parts of the method are left out, one by one.
+
+    Attributes:
+        takes, people: drawn takes to learn from, and the people in them.
+        steps, cool_down, batch, frames, rate: of each training.
+        seeds: trainings of each ablation, with the seeds from 0 on.
+        measured: held-out people, who are asked for each of the eight emotions.
+        sampling_steps: of their clips.
+    """
+
+    takes: int = 320
+    people: int = 80
+    steps: int = 1200
+    cool_down: int = 300
+    batch: int = 16
+    frames: int = 4
+    rate: float = 2e-3
+    seeds: int = 3
+    measured: int = 4
+    sampling_steps: int = 12

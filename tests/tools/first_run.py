@@ -66,7 +66,7 @@ def main():
 
 
 def new_python(folder, comfyui):
-    """A new environment with ComfyUI's requirements, PyTorch's for CPUs where pip is told of them."""
+    """A new environment with ComfyUI's requirements, PyTorch's for CPUs where pip is set up so."""
     run(sys.executable, "-m", "venv", folder / "venv")
     python = folder / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", comfyui / "requirements.txt")
