@@ -1,6 +1,8 @@
 """Fixtures that several test modules share."""
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,28 @@ settings.load_profile("same")
 
 
 # A folder for each process: two that compile the same function of librosa at once must not read what is half written.
-os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".cache" / f"numba-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+COMPILED = ROOT / ".cache" / f"numba-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+os.environ["NUMBA_CACHE_DIR"] = str(COMPILED)
+SHARED = ROOT / ".cache" / "numba-shared"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """What one process has compiled, which takes half a minute, another one takes before a test of its own."""
+    _copy_folder(SHARED, COMPILED)
+    result = yield
+    _copy_folder(COMPILED, SHARED)
+    return result
+
+
+def _copy_folder(folder, to):
+    """Whole or not at all, and only where there is none."""
+    if folder.is_dir() and not to.exists():
+        part = to.with_name(f"{to.name}.{os.getpid()}.part")
+        shutil.copytree(folder, part, dirs_exist_ok=True)
+        with contextlib.suppress(OSError):  # another process was quicker
+            part.rename(to)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

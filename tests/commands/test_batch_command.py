@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
+import warm
 from project import DEMO, ROOT
 from small_jobs import left_over
 
@@ -159,11 +159,12 @@ def test_ctrl_c_ends_the_command_and_the_same_command_continues(table, tiny_chec
     row = table.read_text().splitlines()[1]
     rows = [row.replace("a.mp4", f"{number}.mp4").replace(",1,0.2,", ",6,0.2,") for number in range(3)]
     table.write_text("\n".join([table.read_text().splitlines()[0], *rows]))
-    command = [sys.executable, "-m", "dicetalk", "batch", str(table), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=table.parent
-    )
+
+    def begin():
+        return warm.start(warm.COMMAND, "batch", table, "--json", environment=environment, cwd=table.parent)
+
+    process = begin()
     first = json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=300)
@@ -171,8 +172,9 @@ def test_ctrl_c_ends_the_command_and_the_same_command_continues(table, tiny_chec
     assert errors.startswith("dicetalk batch: interrupted. Finished steps are kept: the same command continues")
     assert "Traceback" not in errors and first["status"] == "done"
     assert not [name for name in left_over(table.parent) if name.endswith(".part")]
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=table.parent)
-    assert again.returncode == 0, again.stderr
-    ended = [json.loads(line) for line in again.stdout.splitlines()]
+    again = begin()
+    printed, errors = again.communicate()
+    assert again.returncode == 0, errors
+    ended = [json.loads(line) for line in printed.splitlines()]
     assert ended[-1]["skipped"] >= 1 and ended[-1]["skipped"] + ended[-1]["done"] == 3
     assert left_over(table.parent) == []

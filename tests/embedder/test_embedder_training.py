@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 from project import ROOT
 from safetensors import safe_open
 from safetensors.torch import save
@@ -532,15 +533,13 @@ def test_two_processes_train_as_one_command(tmp_path):
     assert read_embedder(output).provenance["processes"] == 2
 
     # As on two machines whose folders are not shared: the state is in the first one's alone.
-    own = tmp_path / "own.py"
-    own.write_text(
-        "import os, sys\nfrom dicetalk import cli\n"
-        "sys.exit(cli.main([each.replace('RANK', os.environ['RANK']) for each in sys.argv[1:]]))\n"
-    )
+    own = "import os, sys\nfrom dicetalk import cli\n"
+    own += "sys.exit(cli.main([each.replace('RANK', os.environ['RANK']) for each in sys.argv[1:]]))\n"
     for rank in (0, 1):
         (tmp_path / f"machine{rank}").mkdir()
     os.replace(tmp_path / "two.training.safetensors", tmp_path / "machine0" / "two.training.safetensors")
-    run[run.index("-m") : 2], run[run.index(output)] = [own], tmp_path / "machineRANK" / "two.safetensors"
-    command = list(map(str, [*launch, *run, "--resume"]))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
-    assert done.returncode != 0 and "The processes do not find the same state" in done.stderr, done.stderr[-3000:]
+    run[run.index(output)] = tmp_path / "machineRANK" / "two.safetensors"
+    processes = warm.start_group(own, *run[2:], "--resume", environment=environment, cwd=tmp_path)
+    errors = [process.communicate()[1] for process in processes]
+    assert all(process.returncode for process in processes)
+    assert any("The processes do not find the same state" in error for error in errors), errors

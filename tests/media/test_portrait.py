@@ -31,7 +31,20 @@ def overlap(a, b):
 def test_face_is_found_from_hairline_to_chin(astronaut):
     box = detect_face(astronaut)
     assert overlap(box, ASTRONAUT_FACE) > 0.9
+    faces._found.clear()
     assert detect_face(astronaut) == box
+
+
+def test_the_faces_of_the_last_pictures_are_not_searched_for_again(astronaut, monkeypatch):
+    searched = []
+    monkeypatch.setattr(faces, "_found", {})
+    monkeypatch.setattr(faces, "_choose", lambda grey, choice: searched.append((grey.size, choice)) or len(searched))
+    assert [choose_face(astronaut), choose_face(astronaut.copy()), choose_face(astronaut, "left")] == [1, 1, 2]
+    darker = astronaut.point(lambda value: value // 2)
+    assert choose_face(darker) == 3 and choose_face(astronaut) == 1
+    others = [choose_face(Image.new("L", (8, 8), shade)) for shade in range(faces._KEPT)]
+    assert len(set(others)) == len(faces._found) == faces._KEPT
+    assert choose_face(astronaut) == len(others) + 4, "the oldest ones are searched for again"
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.5, 4])

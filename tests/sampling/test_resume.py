@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 from PIL import Image
 from project import ROOT
 
@@ -568,14 +567,8 @@ def start(command, output, step, action):
 
 
 def launch(driver, command, output):
-    return subprocess.Popen(
-        [sys.executable, "-c", driver, *command(output)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # its numbers, to the last bit
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # its numbers, to the last bit
+    return warm.start(driver, *command(output), environment=environment)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a signal of POSIX")

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
+import warm
 from prepared import CONFIG, SIZE, priors, write_clips
 from project import ROOT
 from safetensors.torch import load_file, save_file
@@ -385,18 +384,16 @@ def test_two_processes_give_the_result_of_one(clips, accelerator, unlabelled, ti
     distill += ["--trains", "adapters", "--batch", 2, "--rate", QUICK.rate, "--warm-up", 0, "--ema", 0, "--output"]
     distill = list(map(str, distill))
     folder, state = write_clips(tmp_path / "clips"), tmp_path / "state.safetensors"
-    script = tmp_path / "two.py"
     helpers = str(ROOT / "tests" / "helpers")
     places = {"clips": str(folder), "state": str(state), "out": str(tmp_path / "out")}
     places |= {"distill": [*distill, str(tmp_path / "students" / "two")]}
-    script.write_text(TWO.format(helpers=helpers, **places), encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "training", ROOT / "tests" / "helpers")))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes = warm.start_group(TWO.format(helpers=helpers, **places), environment=environment, cwd=tmp_path)
+    printed, errors = zip(*(process.communicate() for process in processes))
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(error[-3000:] for error in errors)
     whole, history = run(clips, accelerator)
-    two = next(json.loads(line) for line in done.stdout.splitlines() if line.startswith("[["))
+    two = next(json.loads(line) for line in printed[0].splitlines() if line.startswith("[["))
     assert torch.allclose(torch.tensor(two), torch.tensor(history), rtol=1e-3, atol=1e-4)
     loaded = load_part("unet", tmp_path / "out" / "DICE-Talk" / "unet.pth").state_dict()
     assert share_apart(whole.unet.state_dict(), loaded) < 0.02
@@ -441,16 +438,16 @@ train(objective(), PreparedClips({clips!r}, 4), priors(), Accelerator(cpu=True),
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_a_process_killed_while_it_writes_leaves_the_last_state_to_go_on_with(clips, accelerator, tmp_path):
-    folder, state, script = write_clips(tmp_path / "clips"), tmp_path / "state.safetensors", tmp_path / "killed.py"
-    script.write_text(KILLED.format(clips=str(folder), state=str(state)), encoding="utf-8")
+    folder, state = write_clips(tmp_path / "clips"), tmp_path / "state.safetensors"
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "training", ROOT / "tests" / "helpers")))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(script)], timeout=540, env=environment, cwd=tmp_path)
-    assert done.returncode == -9
+    killed = warm.start(KILLED.format(clips=str(folder), state=str(state)), environment=environment, cwd=tmp_path)
+    _, errors = killed.communicate()
+    assert killed.returncode == -9, errors
     steps = []
     run(clips, accelerator, state=state, resume=True, on_step=lambda step, *_: steps.append(step))
     assert steps == [4, 5, 6]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "killed.py", "state.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "state.safetensors"]
 
 
 def test_a_new_emotion_model_distinguishes_emotions_from_the_start():
