@@ -30,7 +30,7 @@ from .reader import read_reader
 
 SAMPLED = {"full": "the full bank", "nearest": "the nearest code"}  # mode of the bank → what the table calls it
 _CHANNELS = (32, 64, 64, 64)
-_AMONG = 50
+_AMONG, _LONGEST = 50, 13  # people to choose from; frames of a clip
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def ablate(checkpoint, output, world, ablations=ABLATIONS, on_progress=None) -> 
     pipeline = DiceTalkPipeline.from_checkpoint(checkpoint)
     priors = {name: torch.from_numpy(mean) for name, mean in emotion_means().items()}
     clips = _clips(pipeline, output, world, on_progress)
+    studio = Studio(pipeline, read_reader(), frames=_LONGEST)
     for ablation in ablations:
         for seed in range(world.seeds):
             kept = [each["bank"] for each in results if (each["title"], each["seed"]) == (ablation.title, seed)]
@@ -131,7 +132,7 @@ def ablate(checkpoint, output, world, ablations=ABLATIONS, on_progress=None) -> 
             )
             for bank in ablation.banks:
                 told = on_progress and (lambda done, total, what=what: on_progress(f"clips: {what}", done, total))
-                read = _read(pipeline, priors, bank, world, told)
+                read = _read(studio, priors, bank, world, told)
                 results.append({"title": ablation.title, "bank": bank, "seed": seed, **read, "denoising": losses})
             _keep(output / "ablations.json", asdict(world) | {"checkpoint": checkpoint.name}, results)
     return results
@@ -180,8 +181,7 @@ def _trained(ablation, world, seed, priors, clips, on_step):
     return objective, float(np.mean([losses[2] for losses in history[-50:]]))
 
 
-def _read(pipeline, priors, bank, world, on_result):
-    studio = Studio(pipeline, read_reader(), frames=25)
+def _read(studio, priors, bank, world, on_result):
     sampling = Sampling(steps=world.sampling_steps, window=world.frames)
     emotions = {name: Emotion(priors[name], bank=BankOptions(bank)) for name in NAMES}
     crowd = crowd_of(world.measured)
