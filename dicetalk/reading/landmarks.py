@@ -11,6 +11,7 @@ from .landmark_tables import read_table
 
 _LARGEST_LANDMARKS = 2**30
 _NEARLY = 0.2  # beyond 0 and 1 that trackers and artists reach
+_NEUTRAL = 0.02  # of the range; MediaPipe's own stays below a thousandth
 _OFTEN = 0.005  # of the values
 _APART = 0.05  # of the longer one: by how much the face's end and the clip's may differ without a word
 
@@ -68,7 +69,22 @@ def read_landmarks(path):
 
 
 def _read_npy(path):
-    return BLENDSHAPES, np.load(path, allow_pickle=False), None, None, ()
+    values = np.load(path, allow_pickle=False)
+    _check_order(values)
+    return BLENDSHAPES, values, None, None, ()
+
+
+def _check_order(values):
+    """InputError where 52 columns without names are in another order than MediaPipe's."""
+    if values.ndim != 2 or values.shape[1] != len(BLENDSHAPES) or values.dtype.kind not in "fiu":
+        return
+    seen = values[np.isfinite(values).all(1)]
+    if seen.size and seen[:, 0].max() > _NEUTRAL * max(1.0, seen.max()):
+        raise InputError(
+            f"its first column reaches {seen[:, 0].max():.2g}. In MediaPipe's order that is _neutral, which stays near "
+            "0, so the columns are in another order, such as ARKit's: give a CSV file with the columns' names, or "
+            "safetensors with names in the metadata."
+        )
 
 
 def _read_safetensors(path):
@@ -83,6 +99,8 @@ def _read_safetensors(path):
         if rate is not None and not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
             raise InputError(f"fps is {rate:g} in its metadata: {FRAME_RATES[0]:g} to {FRAME_RATES[1]:g} is needed.")
         values = file.get_tensor("blendshapes")
+        if "names" not in metadata:
+            _check_order(values)
         times = None if rate is None else np.arange(len(values)) / rate
         return [name.strip() for name in names], values, times, None, ()
 
