@@ -20,8 +20,8 @@ def require_picture(image, name):
 
 
 def in_unit_range(image, name):
-    """An IMAGE with values of 0 to 1: bytes, and values of 0 to 255 or -1 to 1, are brought there, by what its first
-    picture holds, with a line in the log. A few values beyond, as sharpening and HDR have them, stay."""
+    """An IMAGE with values of 0 to 1: bytes, and values of 0 to 255 or -1 to 1, are scaled, by what its first picture
+    holds, with a line in the log. A few values beyond, as sharpening and HDR have them, stay."""
     first = image[0, ..., :3]
     if image.dtype == torch.uint8:
         kind, scaled = "0 to 255", lambda: image.float() / 255
