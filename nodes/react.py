@@ -16,7 +16,7 @@ from ..dicetalk.emotion.options import FPS
 from ..dicetalk.errors import InputError
 from ..dicetalk.media.moving import prepare_video, steady
 from ..dicetalk.memory import require_memory
-from .checks import require_finite, require_picture
+from .checks import in_unit_range, require_finite, require_picture
 from .portrait import AUTOMATIC, FACES, chosen_face, encode_latent, encoded, mask_for, preview, to_image, to_pil
 from .preview import shown
 from .types import Portrait, clip_vision_input, vae_input
@@ -225,10 +225,11 @@ def _cut(audio, start, length):
 
 def _of_tensors(parts, start, length):
     require_picture(parts.images, "video")
+    images = in_unit_range(parts.images, "video")
     rate = float(parts.frame_rate)
 
     def opened():
-        for number, image in enumerate(parts.images):
+        for number, image in enumerate(images):
             seconds = number / rate - start
             if -1e-6 <= seconds < length:
                 colours = image[..., :3].cpu().float().clamp(0, 1).expand(-1, -1, 3)

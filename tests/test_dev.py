@@ -65,7 +65,7 @@ def test_the_demo_takes_weights_or_else_the_miniature(monkeypatch, found, has_gp
 def test_tests_run_in_two_processes_unless_another_number_is_asked_for(tmp_path, monkeypatch):
     dev, ran = load(), []
     monkeypatch.setattr(dev, "CACHE", tmp_path)
-    for name in ("set_up_tests", "set_up_fuzzing", "set_up_chromium"):
+    for name in ("set_up_tests", "set_up_where_it_fits", "set_up_chromium"):
         monkeypatch.setattr(dev, name, lambda *_: None)
     done = SimpleNamespace(returncode=0)
     monkeypatch.setattr(dev.subprocess, "run", lambda command, env, **_: ran.append((command, env)) or done)

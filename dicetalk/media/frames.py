@@ -7,6 +7,7 @@ from .tone import TRANSFERS, to_standard_range
 _MOST_STRETCH = 8  # times; beyond, a pixel's shape is damaged data
 # ITU-T H.273's numbers of the matrices that FFmpeg's swscale knows, which has the same numbers.
 _MATRICES = {1, 4, 5, 6, 7, 9}
+_COMBED = 20  # of 255 by which a line of an interlaced frame differs from both lines beside it, the same way
 _DEFAULT_MATRIX = 5  # BT.601, which swscale takes where nothing is said
 
 
@@ -14,8 +15,8 @@ def picture_of(frame, stream):
     """(height, width, 3) uint8 of a frame that PyAV decoded.
 
     Turned and mirrored as its display matrix says; pixels that are not square made so by stretching the shorter side;
-    HLG and PQ tone-mapped to standard dynamic range; and the colour matrix that the frame names used, which PyAV before
-    17 does not.
+    HLG and PQ tone-mapped to standard dynamic range; interlaced ones without combs where something moves; and the
+    colour matrix that the frame names used, which PyAV before 17 does not.
 
     Args:
         frame: `av.VideoFrame`.
@@ -28,10 +29,31 @@ def picture_of(frame, stream):
     transfer = stream.codec_context.color_trc  # PyAV before 17 has it of no frame
     high = transfer in TRANSFERS
     wanted = {"width": size[0], "height": size[1], "format": "rgb48le" if high else "rgb24"}
-    pixels = frame.reformat(**wanted, **matrix).to_ndarray()
+    if frame.interlaced_frame and not high:
+        from av import VideoFrame
+
+        whole = without_combs(frame.reformat(format="rgb24", **matrix).to_ndarray())
+        pixels = VideoFrame.from_ndarray(whole, format="rgb24").reformat(**wanted).to_ndarray()
+    else:
+        pixels = frame.reformat(**wanted, **matrix).to_ndarray()
     if high:
         pixels = to_standard_range(pixels, transfer)
     return np.ascontiguousarray(_upright(pixels, frame))
+
+
+def without_combs(pixels):
+    """An interlaced picture, whose odd lines are of another moment than the even ones: where something moved in
+    between, the mean of the lines beside it takes an odd line's place.
+
+    Args:
+        pixels: (height, width, 3) uint8.
+    """
+    lines = pixels[: len(pixels) - (len(pixels) + 1) % 2].astype(np.int32)  # the last line is an even one
+    above, odd, below = lines[:-2:2], lines[1::2], lines[2::2]
+    combed = ((odd - above) * (odd - below)).max(-1, keepdims=True) > _COMBED**2
+    cleaned = pixels.copy()
+    cleaned[1 : 2 * len(odd) : 2] = np.where(combed, (above + below) // 2, odd)
+    return cleaned
 
 
 def _square_size(width, height, aspect):

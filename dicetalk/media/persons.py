@@ -61,7 +61,7 @@ def _boxes(image, persons, faces, name):
         raise InputError(f"faces names {len(chosen)} and there are {persons} persons: name one for each, as in 1; 2.")
     if chosen and all(isinstance(each, tuple) for each in chosen):
         return [check_box(each, image.size) for each in chosen]
-    found = faces_from_left(image)
+    found = faces_from_left(image, persons)
     places = "; ".join(",".join(str(round(value)) for value in box) for box in found)
     if not chosen and len(found) != persons:
         raise InputError(

@@ -21,6 +21,7 @@ _SMALLEST_FACE = 2
 
 # What a mask of a face is like, by judgement: shares of the picture and its border, and of its own bounding box.
 _BORDER, _MOST_FACE, _LEAST_FILLED = 0.4, 0.8, 0.4
+_SPECK = 0.02  # of the largest part of a mask; smaller ones are no face
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ra
         crop: cut a square around the face.
         expand_ratio: with `crop`, how much is kept on every side of the face, as a share of its size.
         mask: (height, width) array or tensor of the image's size, 1 on the face, used instead of a box. Its bounding
-            box (where it reaches 0.5) is the face box. One that covers all but the face is inverted.
+            box (where it reaches 0.5), without specks, is the face box. One that covers all but the face is inverted,
+            and values of 0 to 255 are divided by 255.
         painted: with a mask, take it as it is, not the rectangle around it that the model was trained with.
 
     Returns:
@@ -73,8 +75,9 @@ def prepare_portrait(image, face_box=None, short_side=512, crop=False, expand_ra
     image = image.convert("RGB")
     notes, warnings = [], []
     if mask is not None:
-        mask, notes = _right_way_round(_check_mask(mask, image.size))
-        face_box = _clipped(_bounding_box(mask), image.size)
+        mask, notes = _right_way_round(*_check_mask(mask, image.size))
+        face_box, more = _face_of(mask)
+        face_box, notes = _clipped(face_box, image.size), notes + more
     elif face_box is None or isinstance(face_box, (str, int)):
         face = choose_face(image, face_box)
         face_box, notes, warnings = face.box, [face.text()], face.warnings()
@@ -244,10 +247,13 @@ def _check_mask(mask, image_size):
         raise InputError(f"The face mask has shape {mask.shape}, but the image needs one of shape {(height, width)}.")
     if not np.isfinite(mask).all():
         raise InputError("The face mask holds values that are not finite numbers: draw it again.")
-    return mask.clip(0, 1)
+    notes = []
+    if 2 < mask.max() <= 255:
+        mask, notes = mask / 255, ["The mask's values reach 255, so they were divided by that: 1 is on the face."]
+    return mask.clip(0, 1), notes
 
 
-def _right_way_round(mask):
+def _right_way_round(mask, notes=()):
     """A mask with 1 on the face, and notes: ComfyUI's Load Image gives 1 where a cut-out picture is transparent.
 
     Raises:
@@ -256,21 +262,35 @@ def _right_way_round(mask):
     face = mask >= 0.5
     border = np.concatenate([face[0], face[-1], face[:, 0], face[:, -1]])
     if not face.any() or (border.mean() < _BORDER and face.mean() < _MOST_FACE):
-        return mask, []
+        return mask, [*notes]
     inside = ~face
     if inside.any():
         x1, y1, x2, y2 = _bounding_box(1 - mask)
         filled = inside.mean() * mask.size / ((x2 - x1) * (y2 - y1))
         if inside.mean() < _MOST_FACE and filled > _LEAST_FILLED and border.mean() > 1 - _BORDER:
             return 1 - mask, [
+                *notes,
                 "The mask covers the border of the picture, so it was inverted: 1 is where the face is, and Load Image "
-                "gives 1 where a picture is transparent."
+                "gives 1 where a picture is transparent.",
             ]
     raise InputError(
         f"The face mask covers {face.mean():.0%} of the picture and {border.mean():.0%} of its border, which no face "
         "does: paint the face alone (Load Image's mask is of what is transparent; Invert Mask turns it round), or give "
         "no mask."
     )
+
+
+def _face_of(mask):
+    """The box around a mask without the specks that a brush or a segmentation left far from the face; and notes."""
+    from skimage.measure import label
+
+    parts = label(mask >= 0.5)
+    sizes = np.bincount(parts.ravel())[1:]
+    box = _bounding_box(mask)
+    if len(sizes) < 2:
+        return box, []
+    kept = _bounding_box(np.isin(parts, 1 + np.flatnonzero(sizes >= _SPECK * sizes.max())).astype(np.float32))
+    return kept, [] if kept == box else ["The mask has specks apart from the face, which were left out."]
 
 
 def _bounding_box(mask):

@@ -19,12 +19,15 @@ from .faces import FaceChoice
 
 # A column's name → the seconds that its unit is; None where its numbers have to tell.
 _CLOCKS = {
-    **dict.fromkeys(("times", "timesec", "timeseconds", "seconds", "sec", "timestamps", "timestampsec"), 1.0),
+    **dict.fromkeys(
+        ("times", "timesec", "timeseconds", "seconds", "sec", "timestamps", "timestampsec", "ptstime"), 1.0
+    ),
     **dict.fromkeys(("timems", "timestampms", "timemilliseconds", "milliseconds", "ms", "timestampmilliseconds"), 1e-3),
     **dict.fromkeys(("timeus", "timestampus", "microseconds"), 1e-6),
-    **dict.fromkeys(("time", "timestamp", "t"), None),
+    **dict.fromkeys(("timens", "timestampns", "nanoseconds"), 1e-9),
+    **dict.fromkeys(("time", "timestamp", "t", "elapsed", "elapsedtime"), None),
 }
-_FRAMES = ("frame", "frameindex", "framenumber", "frameid", "frameno")
+_FRAMES = ("frame", "frameindex", "frameidx", "framenumber", "framenum", "frameid", "frameno")
 _FACES = ("faceid", "face", "faceindex", "identity", "personid", "trackid")
 _BOXES = (("facerectx", "facerecty", "facerectwidth", "facerectheight"), ("x", "y", "width", "height"))
 _TIMECODE = re.compile(r"\s*(\d+):(\d+):(\d+)[:;](\d+(?:\.\d+)?)\s*")
@@ -190,10 +193,10 @@ def _times(names, plain, rows):
 
 
 def _unit(times):
-    """The seconds that a clock's unit is, by its usual step from a row to the next: 1, or those of ms and µs."""
+    """The seconds that a clock's unit is, by its usual step from a row to the next: 1, or those of ms, µs and ns."""
     steps = np.diff(np.unique(times))
     step = float(np.median(steps)) if len(steps) else 0.0
-    return next((unit for unit in (1.0, 1e-3, 1e-6) if _FAST <= step * unit < _SLOW), 1.0)
+    return next((unit for unit in (1.0, 1e-3, 1e-6, 1e-9) if _FAST <= step * unit < _SLOW), 1.0)
 
 
 def _timecode(fields):

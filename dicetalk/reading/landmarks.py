@@ -11,6 +11,7 @@ from .landmark_tables import read_table
 
 _LARGEST_LANDMARKS = 2**30
 _NEARLY = 0.2  # beyond 0 and 1 that trackers and artists reach
+_NEUTRAL = 0.15  # MediaPipe's stays below a thousandth; in ARKit's order an eye is there, which blinks
 _OFTEN = 0.005  # of the values
 _APART = 0.05  # of the longer one: by how much the face's end and the clip's may differ without a word
 
@@ -62,6 +63,8 @@ def read_landmarks(path):
         raise InputError(f"{path}: cannot be read as landmarks ({' '.join(str(error).split())[:200]}).") from error
     try:
         values, more = in_range(_in_order(names, values))
+        if names is BLENDSHAPES:
+            _check_order(values)
         return Landmarks(values, times, frames, (*notes, *more))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -71,6 +74,17 @@ def _read_npy(path):
     return BLENDSHAPES, np.load(path, allow_pickle=False), None, None, ()
 
 
+def _check_order(values):
+    """InputError where columns without names are in another order than MediaPipe's."""
+    seen = values[np.isfinite(values[:, 0])]
+    if seen.size and seen[:, 0].max() > _NEUTRAL:
+        raise InputError(
+            f"its first column reaches {seen[:, 0].max():.2g}. In MediaPipe's order that is _neutral, which stays near "
+            "0, so the columns are in another order, such as ARKit's: give a CSV file with the columns' names, or "
+            "safetensors with names in the metadata."
+        )
+
+
 def _read_safetensors(path):
     from safetensors import safe_open
 
@@ -78,13 +92,13 @@ def _read_safetensors(path):
         metadata = file.metadata() or {}
         if "blendshapes" not in file.keys():
             raise InputError("it holds no tensor named blendshapes.")
-        names = metadata["names"].split(",") if "names" in metadata else BLENDSHAPES
+        names = [name.strip() for name in metadata["names"].split(",")] if "names" in metadata else BLENDSHAPES
         rate = float(metadata["fps"]) if "fps" in metadata else None
         if rate is not None and not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
             raise InputError(f"fps is {rate:g} in its metadata: {FRAME_RATES[0]:g} to {FRAME_RATES[1]:g} is needed.")
         values = file.get_tensor("blendshapes")
         times = None if rate is None else np.arange(len(values)) / rate
-        return [name.strip() for name in names], values, times, None, ()
+        return names, values, times, None, ()
 
 
 def _in_order(names, values):

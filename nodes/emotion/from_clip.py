@@ -18,7 +18,7 @@ from ...dicetalk.emotion.text import one_line
 from ...dicetalk.errors import InputError
 from ...dicetalk.media.downmix import of_waveform
 from ...dicetalk.reading.clip import Clip, NoCue, waveform_stream
-from ..checks import require_audio, require_finite, require_picture
+from ..checks import in_unit_range, require_audio, require_finite, require_picture
 from ..types import DiceTalk, Emotion
 from .files import validated
 
@@ -240,7 +240,9 @@ def _clip(fps, video, images, audio, face_landmarks, face_detection_model):
         sound = _sound(parts.audio, "video") if parts.audio is not None else None
     rate = fps or rate or _USUAL_FPS
     if images is not None:
-        require_picture(images, "images" if video is None else "video")
+        socket = "images" if video is None else "video"
+        require_picture(images, socket)
+        images = in_unit_range(images, socket)
         frames, seconds = _image_stream(images, rate), len(images) / rate
     if audio is not None:
         sound = _sound(audio, "audio")

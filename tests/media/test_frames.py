@@ -130,3 +130,39 @@ def test_the_brightest_highlight_is_white():
     pixels = np.full((2, 2, 3), 65535, np.uint16)
     for transfer in (PQ, HLG):
         assert to_standard_range(pixels, transfer).min() >= 254
+
+
+def moving_bar(shift):
+    picture = np.full((576, 720, 3), 90, np.uint8)
+    picture[150:450, 200 + shift : 320 + shift] = 200, 170, 150
+    picture[::64] = 140  # thin lines, on even lines alone
+    return picture
+
+
+def combs(pixels):
+    pixels = pixels.astype(int)
+    return np.abs(2 * pixels[1:-1] - pixels[:-2] - pixels[2:]).mean()
+
+
+@pytest.mark.parametrize(
+    "name, codec, settings",
+    [
+        ("tape.avi", "dvvideo", {}),
+        ("camera.mpg", "mpeg2video", {"flags": "+ildct+ilme", "b": "8M"}),
+        ("camera.mp4", "libx264", {"flags": "+ildct", "crf": "5", "x264-params": "tff=1"}),
+    ],
+)
+def test_interlaced_video_has_no_combs(tmp_path, name, codec, settings):
+    """The odd lines are of another moment; what stays where it is keeps its lines."""
+    both = moving_bar(0)
+    both[1::2] = moving_bar(24)[1::2]
+    read = []
+    for pixels in (both, moving_bar(0)):
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream(codec, rate=25, options=settings)
+            stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+            for frame in (av.VideoFrame.from_ndarray(pixels, format="rgb24"), None):
+                container.mux(stream.encode(frame))
+        read.append(next(frame for _, frame in stream_frames(tmp_path / name)))
+    assert combs(both) > 8 and combs(read[0]) < 3.2 and combs(moving_bar(0)) < 2.9
+    assert abs(combs(read[1]) - combs(moving_bar(0))) < 0.5

@@ -18,7 +18,7 @@ def found(monkeypatch):
     searches = []
 
     def set_faces(*boxes):
-        monkeypatch.setattr(persons, "faces_from_left", lambda image: searches.append(image) or list(boxes))
+        monkeypatch.setattr(persons, "faces_from_left", lambda image, least: searches.append(image) or list(boxes))
         return searches
 
     return set_faces

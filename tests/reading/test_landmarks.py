@@ -88,7 +88,7 @@ def test_times_of_frames_are_those_of_the_decoded_ones(tmp_path, kind, b_frames)
     np.testing.assert_allclose(frame_times(path, 0.5, 1.0), part, atol=1e-6)
 
 
-@pytest.mark.parametrize("column", ["frame", "Frame", "frame_index"])
+@pytest.mark.parametrize("column", ["frame", "Frame", "frame_index", "frame_idx", "frame_num"])
 def test_a_column_of_frames_is_read(tmp_path, two_seconds, column):
     path = table(tmp_path / "l.csv", [column, *BLENDSHAPES[1:]], smiles(4, lambda number: [5 * number]))
     clip = open_clip(two_seconds, path)
@@ -105,6 +105,7 @@ def test_frames_that_are_counted_from_one(tmp_path, two_seconds):
     [
         *(("time", 1), ("timestamp", 1), ("timestamp", 1000), ("time", 1e6), ("timestamp_ms", 1000)),
         *(("time_ms", 1000), ("Time (ms)", 1000), ("timestamp_us", 1e6), ("seconds", 1)),
+        *(("timestamp_ns", 1e9), ("timestamp", 1e9), ("pts_time", 1), ("elapsed", 1000)),
     ],
 )
 def test_times_are_recognised_by_name_and_by_size(tmp_path, two_seconds, column, unit):
@@ -294,3 +295,17 @@ def test_action_units_of_openface_and_py_feat(tmp_path, units, expected):
 def test_what_is_no_face_is_refused_with_what_it_is(tmp_path, names, told):
     with pytest.raises(InputError, match=told):
         read_landmarks(table(tmp_path / "l.csv", names, [[0, 1, 2]]))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors"])
+@pytest.mark.parametrize("scale", [1, 100])
+def test_columns_without_names_in_another_order_are_refused(tmp_path, suffix, scale):
+    """As ARKit counts them: the eyes first, where MediaPipe has _neutral, and tongueOut last."""
+    from safetensors.numpy import save_file
+
+    arkit = np.zeros((20, 52), np.float32)
+    arkit[:, 0] = arkit[:, 7] = np.linspace(0, 0.9, 20) * scale
+    path = tmp_path / f"l.{suffix}"
+    np.save(path, arkit) if suffix == "npy" else save_file({"blendshapes": arkit}, path)
+    with pytest.raises(InputError, match="_neutral, which stays near 0, so the columns are in another order"):
+        read_landmarks(path)
