@@ -11,7 +11,7 @@ from . import __version__
 from .errors import InputError
 
 COMMANDS = (
-    *("generate", "batch", "dialogue", "verify", "download", "convert", "tiny", "bench", "emotion"),
+    *("generate", "batch", "dialogue", "verify", "download", "convert", "tiny", "warm-up", "bench", "emotion"),
     *("drawn", "prepare", "train", "distill", "train-embedder", "miniature", "evaluate", "ablate"),
 )
 

@@ -30,7 +30,7 @@ MOST_SEEDS = 100
 FPS = ("12.5", "25")
 DTYPES = ("float32", "float16", "bfloat16")
 NOISES = ("usual", "published")
-_WHERE = ("output", "device", "chart")  # they say where and not what
+_WHERE = ("output", "device", "compile", "chart")  # they say where, or how fast, and not what
 _FILES = ("portrait", "video", "audio", "script", "landmarks", "face_landmarker", "embedder")
 DENOISE = 0.55  # of a video
 _OF_VIDEOS = ("video", "denoise")
@@ -83,6 +83,7 @@ class Job(ClipOptions):
         guidance_from, guidance_to: sigmas between which guidance acts; 1000 and 0 for everywhere.
         guidance_reuse, deep_cache: of how many steps one computes guidance, and the inner levels of the UNet; 1: all.
         clamp_windows: whether windows end where the clip does.
+        compile: whether the UNet's blocks are compiled, see `dicetalk.model.compiling`.
         device: such as "cuda"; CUDA if there is one, else the CPU, when None.
         dtype: "float32", "float16" or "bfloat16"; float16 on CUDA and float32 elsewhere when None.
 
@@ -127,6 +128,7 @@ class Job(ClipOptions):
     guidance_reuse: int = 1
     deep_cache: int = 1
     clamp_windows: bool = False
+    compile: bool = False
     device: str | None = None
     dtype: str | None = None
 

@@ -26,6 +26,7 @@ from .media.pixels import clip_pixels
 from .media.portrait import PreparedPortrait
 from .memory import free_memory, gathered, release, require_memory
 from .model.audio import feature_windows, num_frames
+from .model.compiling import compile_regions
 from .model.emotion_tokens import bank_options, emotion_tokens
 from .model.frames import use_frame_blocks
 from .model.settings import EXPRESSION_BUCKET, LATENT_CHANNELS, LATENT_SCALE, MOTION_BUCKET, SCHEDULER_CONFIG
@@ -303,6 +304,14 @@ class DiceTalkPipeline(DiffusionPipeline):
             frames = [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames]
         self.maybe_free_model_hooks()
         return DiceTalkPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def compile_regions(self):
+        """Let `torch.compile` compile the blocks of the UNet when they are first called; returns the pipeline.
+
+        Clips of any length share what is compiled, see `dicetalk.model.compiling`. InputError where it cannot.
+        """
+        compile_regions(self.unet, WINDOW)
+        return self
 
     @property
     def student(self):

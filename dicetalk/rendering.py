@@ -126,6 +126,8 @@ def render(
 
     pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device)
     try:
+        if job.compile:
+            pipeline.compile_regions()
         traffic.restart()
         sampled = sample_best(job, pipeline, inputs, runs, starts)
         if first:
@@ -365,6 +367,7 @@ def kept_run(job, inputs, metadata, output=None):
         "--device": metadata["device"],
         "--dtype": metadata["dtype"],
         "--smaller-windows": job.smaller_windows,
+        "--compile": job.compile,
         "dicetalk": metadata["version"],
         "PyTorch": torch.__version__,
         "diffusers": diffusers.__version__,

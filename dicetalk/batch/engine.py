@@ -178,7 +178,7 @@ class Engine:
             metadata = video_metadata(job, inputs)
             runs = kept_runs(job, inputs, metadata)
             starts = [_start(run) for run in runs]
-            pipeline = self._pipeline_of(inputs)
+            pipeline = self._pipeline_of(inputs, job.compile)
             before = pipeline.windows.done
             with _kept_when_they_end(runs):
                 sampled = sample_best(job, pipeline, inputs, runs, starts)
@@ -196,9 +196,9 @@ class Engine:
             return outcome
         return replace(outcome, seed=sampled.seed, as_asked=round(sampled.scores[sampled.seed], 4))
 
-    def _pipeline_of(self, inputs):
+    def _pipeline_of(self, inputs, compiled):
         """The pipeline of a checkpoint; one is kept, as rows with the same come one after the other."""
-        wanted = inputs.checkpoint.root, inputs.device, inputs.dtype
+        wanted = inputs.checkpoint.root, inputs.device, inputs.dtype, compiled
         if wanted != self._of:
             if self._pipeline is not None:
                 with self._writing:  # what still decodes with the other one ends before its memory is needed
@@ -207,6 +207,8 @@ class Engine:
             from .sharing import SharingPipeline
 
             pipeline = load_pipeline(inputs.checkpoint, inputs.dtype, inputs.device, SharingPipeline)
+            if compiled:
+                pipeline.compile_regions()
             pipeline.share(self._kept.once, Windows(self._count))
             self._pipeline, self._of = pipeline, wanted
         return self._pipeline

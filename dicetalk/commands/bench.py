@@ -44,7 +44,11 @@ def add_arguments(parser):
         action="store_true",
         help="count instead the memory of a training step of one clip, by what trains; on any machine",
     )
-    parser.add_argument("--compile", action="store_true", help="time torch.compile's version too")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="time torch.compile's versions too: of the whole network, and of its blocks",
+    )
     instead.add_argument(
         "--decode",
         action="store_true",
@@ -101,7 +105,7 @@ def run(args):
     if args.clip:
         return _clip(args)
 
-    size = _size(args.size or ("64" if args.decode else "512"))
+    size = read_size(args.size or ("64" if args.decode else "512"))
     frames = _whole_number(args.frames or ("80" if args.decode else "25"), "--frames", 1, "25")
     repeats = _whole_number(args.repeats, "--repeats", 0, "3")
 
@@ -110,7 +114,8 @@ def run(args):
     from ..errors import InputError
     from ..job import DTYPES
     from ..measure.bench import bench
-    from ..memory import choose_device, choose_dtype
+    from ..measure.first_step import first_steps, share_of_gain
+    from ..memory import choose_device, choose_dtype, release
     from ..sampling.counting import Workload
 
     if args.dtype is not None and args.dtype not in DTYPES:
@@ -133,12 +138,15 @@ def run(args):
         if rate:
             flops = sum(each.flops for each in counts.values())
             state["seconds"] = seconds = 2 * flops * (1 + repeats) / rate  # at half of the matrix rate
-            tqdm.write(f"{(2 + args.compile) * (1 + repeats)} runs, some {_duration(seconds)} in all", sys.stderr)
+            tqdm.write(f"{(2 + 2 * args.compile) * (1 + repeats)} runs, some {_duration(seconds)} in all", sys.stderr)
 
-    runs = (2 + args.compile) * (1 + repeats) if repeats else 0
+    runs = (2 + 2 * args.compile) * (1 + repeats) if repeats else 0
     try:
         with tqdm(total=runs, desc="bench", unit="run", disable=None if runs else True) as progress:
             report = bench(workload, device, repeats, args.compile, on_counted, progress.update)
+        if args.compile and repeats:
+            release(device)
+            report |= {"first_step": first_steps(workload, device), "share_of_gain": share_of_gain(report["networks"])}
     except KeyboardInterrupt:
         if "seconds" in state:
             print(_smaller(workload, state["seconds"]), file=sys.stderr)
@@ -287,7 +295,8 @@ def _smaller(workload, seconds):
     return f"{_duration(seconds)} were expected. For at most {share:.0%} of the work: {what_fits(workload, share)}."
 
 
-def _size(text):
+def read_size(text):
+    """ "512" or "512x768" → width and height; InputError for other text."""
     from ..errors import InputError
 
     sides = text.lower().replace("×", "x").split("x")
@@ -310,13 +319,16 @@ def _duration(seconds):
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.0f} hours"
 
 
-TITLES = {"stock": "stock SVD", "dicetalk": "DICE-Talk", "dicetalk_compiled": "compiled"}
+TITLES = {
+    **{"stock": "stock SVD", "dicetalk": "DICE-Talk"},
+    **{"dicetalk_compiled": "compiled", "dicetalk_regions": "blocks compiled"},
+}
 
 
 def table(report) -> str:
     """The report as text for people: one row per quantity, one column per network, and the ratios to stock."""
     kinds = list(report["networks"])
-    rows = [[""] + [TITLES[kind] for kind in kinds] + ["DICE-Talk / stock", "compiled / stock"][: len(kinds) - 1]]
+    rows = [[""] + [TITLES[kind] for kind in kinds] + [f"{TITLES[kind]} / stock" for kind in kinds[1:]]]
     clip = f"{report['networks']['stock']['clip_seconds']} s clip, {report['steps']} steps, s"
     quantities = [
         ("time of the step, s", "seconds", 1, "seconds"),
@@ -368,4 +380,8 @@ def _notes(report):
         "Counted activations: the most bytes of tensors that live at one time, from their shapes; without kernels' "
         "scratch memory."
     )
+    if "first_step" in report:
+        from ..measure.first_step import table
+
+        notes += ["", table(report["first_step"], report["share_of_gain"])]
     return notes

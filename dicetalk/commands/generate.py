@@ -241,6 +241,12 @@ def add_arguments(parser):
         action="store_true",
         help="if memory is too small for windows of 25 frames, use shorter ones, which changes the result",
     )
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the UNet's blocks, which takes a while at the first step and pays on a GPU; warm-up does it "
+        "before, and later runs find it on the disk",
+    )
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     add("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")
     add_clip_arguments(parser, "with --emotion clip:FILE")

@@ -14,7 +14,8 @@ import torch
 from ..emotion.options import FPS
 from ..errors import InputError
 from ..memory import free_memory
-from ..sampling.counting import COMPILED, DICETALK, STOCK, Counts, Workload, build_network, count
+from ..model.compiling import compile_regions
+from ..sampling.counting import COMPILED, DICETALK, REGIONS, STOCK, Counts, Workload, build_network, count
 from ..sampling.guidance import BRANCHES
 from ..sampling.windows import window_plan
 
@@ -33,10 +34,15 @@ def build(workload: Workload, device) -> dict[str, torch.nn.Module]:
             parameter.fill_(0.5)
         else:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    stock = build_network(STOCK, workload, "meta")
-    missing = stock.load_state_dict(unet.state_dict(), strict=False, assign=True).missing_keys
+    return {STOCK: sharing(STOCK, workload, unet), DICETALK: unet}
+
+
+def sharing(kind, workload: Workload, unet) -> torch.nn.Module:
+    """A further network with the weights of one."""
+    network = build_network(kind, workload, "meta")
+    missing = network.load_state_dict(unet.state_dict(), strict=False, assign=True).missing_keys
     assert not missing, missing
-    return {STOCK: stock.requires_grad_(False), DICETALK: unet}
+    return network.requires_grad_(False)
 
 
 def matrix_rate(device, dtype, repeats=5) -> float:
@@ -124,7 +130,7 @@ def bench(workload, device, repeats=3, compiled=False, on_counted=lambda counts,
 
     Args:
         repeats: timed runs of each network after one that warms it; 0 counts only.
-        compiled: time `torch.compile`'s version of ours too.
+        compiled: time `torch.compile`'s versions of ours too: of the whole network, and of each of its blocks.
         on_counted: called with the counts of each network and the matrix rate, before anything long begins.
         on_run: called after each run of a network.
 
@@ -147,6 +153,9 @@ def bench(workload, device, repeats=3, compiled=False, on_counted=lambda counts,
                 networks = build(workload, device)
                 if compiled:
                     networks[COMPILED] = torch.compile(networks[DICETALK], fullgraph=True)
+                    networks[REGIONS] = compile_regions(
+                        sharing(DICETALK, workload, networks[DICETALK]), workload.frames
+                    )
                 measured = measure(networks, workload, device, repeats, on_run)
         except torch.OutOfMemoryError:
             raise InputError(
@@ -169,7 +178,7 @@ def bench(workload, device, repeats=3, compiled=False, on_counted=lambda counts,
         "weight_bytes": counts[DICETALK].weight_bytes,
         "networks": {},
     }
-    for kind in (STOCK, DICETALK) + (COMPILED,) * compiled:
+    for kind in (STOCK, DICETALK) + (COMPILED, REGIONS) * compiled:
         report["networks"][kind] = _figures(kind, workload, counts.get(kind), measured.get(kind), counts, rate)
     report["ratios"] = {
         kind: {
@@ -183,7 +192,7 @@ def bench(workload, device, repeats=3, compiled=False, on_counted=lambda counts,
 
 
 def _figures(kind, workload, counted, measured, counts, rate):
-    flops = counts[DICETALK if kind == COMPILED else kind].flops
+    flops = counts[STOCK if kind == STOCK else DICETALK].flops
     seconds = statistics.median(measured["seconds"]) if measured else None
     return {
         "seconds": seconds,

@@ -19,7 +19,8 @@ from .guidance import BRANCHES
 
 TOKENS = 32
 PIXELS_PER_LATENT = 8  # pixels per latent pixel
-STOCK, DICETALK, COMPILED = "stock", "dicetalk", "dicetalk_compiled"
+STOCK, DICETALK = "stock", "dicetalk"
+COMPILED, REGIONS = "dicetalk_compiled", "dicetalk_regions"  # of ours, the whole network and each of its blocks
 
 
 @dataclass(frozen=True)

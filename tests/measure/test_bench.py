@@ -80,6 +80,11 @@ def test_json_holds_every_number(capsys):
     assert report["ratios"]["dicetalk"]["seconds"] == pytest.approx(ratio)
 
 
+def test_both_ways_to_compile_have_a_column(capsys):
+    assert main([*TINY, "--repeats", "0", "--compile"]) == 0
+    assert "compiled / stock  blocks compiled / stock" in capsys.readouterr().out
+
+
 def test_the_table_shows_both_networks_and_their_ratio(capsys):
     assert main([*TINY, "--repeats", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

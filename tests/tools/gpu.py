@@ -68,6 +68,7 @@ ROWS = (
     Row("fp8 fast", weight_dtype="fp8_e4m3fn_fast"),
     Row("EasyCache 0.1", node="EasyCache", clip=True),
     Row("TorchCompileModel", node="TorchCompileModel"),
+    Row("TorchCompileModel, 4 GB", node="TorchCompileModel", card=4.0),
     Row("8 GB", card=8.0),
     Row("6 GB", card=6.0),
     Row("4 GB", card=4.0),

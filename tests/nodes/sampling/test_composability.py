@@ -281,6 +281,14 @@ def test_torch_compile_gives_the_same_frames_from_one_graph(small, plain, monkey
     assert torch.allclose(small.sample(small.guider(compiled))[0], plain, atol=1e-3)
     counters = torch._dynamo.utils.counters
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    change = {f"diffusion_model.{NAMED_LAYER}.weight": ("diff", (torch.full((32, 32), 0.1),))}
+    found = []
+    for patcher in (small.patcher, compiled):
+        patched = patcher.clone()
+        assert patched.add_patches(change)
+        found.append(small.sample(small.guider(patched))[0])
+    assert torch.allclose(*found, atol=1e-3) and not torch.allclose(found[0], plain, atol=1e-2)
+    assert counters["stats"]["unique_graphs"] <= 2, "a LoRA compiles again at most once"
 
 
 def cached(small, name, threshold, start=0.0, end=1.0):
