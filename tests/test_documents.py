@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import pytest
 from project import ROOT
 
-OUTSIDE = {".git", ".venv", ".cache", "node_modules", ".pytest_cache"}
+OUTSIDE = {".git", ".cache", "node_modules", ".pytest_cache", *(path.parent.name for path in ROOT.glob("*/pyvenv.cfg"))}
 FOLDERS = ("docs", "tests", "dicetalk", "nodes", "web", "example_workflows", "subgraphs", "api", "demo", ".github")
 LINK = re.compile(r"\[(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*\]\(([^()\s]+)\)")
 PAGES = sorted(
