@@ -5,6 +5,9 @@ of the nearest code, by the full bank, or by both, and sampled by either; severa
 same drawn takes, through the VAE and the encoders of a miniature. What an ended run measured is not done again, so that
 the hours need not be one sitting. (The embedder's ablations are those of `train-embedder --ablations`.)"""
 
+from .progress import Progress
+from .training_run import add_whole_numbers, check_whole_numbers, require_accelerate
+
 HELP = "train on drawn people without one part of the method or another, and print a table"
 
 EXAMPLES = (
@@ -35,11 +38,7 @@ def add_arguments(parser):
         "--checkpoint", metavar="DIR", help="the miniature whose VAE and encoders are used", required=True
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="folder of the features, and of ablations.json")
-    for name, text in OPTIONS:
-        default = getattr(World, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
-        )
+    add_whole_numbers(parser, OPTIONS, World)
 
 
 def run(args):
@@ -51,45 +50,15 @@ def run(args):
     from ..measure.ablations import ablate, table
     from ..miniature.options import World
 
-    for name, _ in OPTIONS:
-        value, least = getattr(args, name), 0 if name == "cool_down" else 1
-        if value < least:
-            raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"Training needs a package that is not installed ({error}): `pip install accelerate`."
-        ) from error
+    check_whole_numbers(args, OPTIONS, ("cool_down",))
+    require_accelerate()
     checkpoint = resolve_checkpoint(args.checkpoint)
     if not checkpoint.miniature:
         raise InputError(
             f"--checkpoint {args.checkpoint} is no miniature: its VAE and encoders do not know drawn people."
         )
     world = World(**{name: getattr(args, name) for name, _ in OPTIONS})
-    with _Bars() as bars:
-        results = ablate(checkpoint, Path(args.output).expanduser(), world, on_progress=bars.show)
+    with Progress() as progress:
+        results = ablate(checkpoint, Path(args.output).expanduser(), world, on_progress=progress.tell)
     print(table(results))
     return 0
-
-
-class _Bars:
-    """One bar for each part of the work."""
-
-    def __init__(self):
-        self._what, self._bar = None, None
-
-    def show(self, what, done, total):
-        from tqdm import tqdm
-
-        if what != self._what:
-            self.__exit__()
-            self._what, self._bar = what, tqdm(total=total, desc=what, disable=None)
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        if self._bar is not None:
-            self._bar.close()

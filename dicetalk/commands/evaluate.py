@@ -290,38 +290,12 @@ def _train_reader(args):
     from ..measure.reader import save_reader
     from ..measure.reader_training import ReaderOptions, error_table, make_reader
     from ..memory import choose_device
+    from .progress import Progress
 
     options = ReaderOptions(faces=args.reader_faces, steps=args.reader_steps, seed=args.seed)
-    with _Progress() as progress:
+    with Progress() as progress:
         reader = make_reader(options, choose_device(args.device), args.reader_people, progress.tell)
     save_reader(args.train_reader, reader.network, reader.provenance, reader.errors)
     print(error_table(reader))
     print(f"Wrote {Path(args.train_reader).absolute()}")
     return 0
-
-
-class _Progress:
-    """One bar for each part of the work."""
-
-    def __init__(self):
-        self._what, self._bar = None, None
-
-    def tell(self, what, done, total, loss):
-        from tqdm import tqdm
-
-        if what != self._what:
-            self.close()
-            self._what, self._bar = what, tqdm(total=total, desc=what, disable=None)
-        if loss is not None:
-            self._bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self):
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()

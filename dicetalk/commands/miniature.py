@@ -3,6 +3,9 @@
 It draws people, trains an audio encoder, an image encoder and a VAE, and then the method itself. What an ended run
 finished is not done again. With the numbers of the defaults it takes hours on two cores of a CPU."""
 
+from .progress import Progress
+from .training_run import add_whole_numbers, check_whole_numbers, require_accelerate
+
 HELP = "train a small checkpoint on drawn people, all of it"
 
 EXAMPLES = (
@@ -41,51 +44,27 @@ def add_arguments(parser):
         default="bf16",
         help="precision of the VAE's training (default: %(default)s)",
     )
-    for name, text in OPTIONS:
-        default = getattr(Making, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
-        )
+    add_whole_numbers(parser, OPTIONS, Making)
 
 
 def run(args):
     from pathlib import Path
-
-    from tqdm import tqdm
 
     from ..checkpoints.finding import MINIATURE_FILE, WEIGHTS_FOLDER
     from ..errors import InputError
     from ..miniature.make import make
     from ..miniature.options import Making
 
-    for name, _ in OPTIONS:
-        value, least = getattr(args, name), 0 if name in ("seed", "cool_down") else 1
-        if value < least:
-            raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
-    try:
-        import accelerate  # noqa: F401  (of the last stage)
-    except ImportError as error:
-        raise InputError(
-            f"Training needs a package that is not installed ({error}): `pip install accelerate`."
-        ) from error
+    check_whole_numbers(args, OPTIONS, ("seed", "cool_down"))
+    require_accelerate()
     output = Path(args.output).expanduser().absolute()
     if (output / WEIGHTS_FOLDER).exists() and not (output / MINIATURE_FILE).is_file():
         raise InputError(f"{output} holds weights that are not of a miniature: name another folder.")
     work = Path(args.work).expanduser() if args.work else output.with_name(f"{output.name}-work")
-    bars = {}
-
-    def on_progress(stage, done, total, loss):
-        if stage not in bars:
-            for earlier in bars.values():
-                earlier.close()
-            bars[stage] = tqdm(total=total, desc=stage, disable=None)
-        if loss is not None:
-            bars[stage].set_postfix(loss=f"{loss:.4f}", refresh=False)
-        bars[stage].update(done - bars[stage].n)
-
     try:
         making = Making(**{name: getattr(args, name) for name, _ in OPTIONS})
-        make(output, work, making, args.mixed_precision, on_progress)
+        with Progress() as progress:
+            make(output, work, making, args.mixed_precision, progress.tell)
     except OSError as error:
         place = error.filename or output
         raise InputError(f"{place}: cannot be read or written ({error.strerror or error}).") from error

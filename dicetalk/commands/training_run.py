@@ -51,6 +51,33 @@ def add_numbers(parser, numbers, options):
         )
 
 
+def add_whole_numbers(parser, numbers, options):
+    """The same for each of (name, help), whole numbers."""
+    add_numbers(parser, [(name, int, text) for name, text in numbers], options)
+
+
+def check_whole_numbers(args, numbers, may_be_0):
+    """InputError for one of (name, help) below 1, or below 0 where its name is in `may_be_0`."""
+    from ..errors import InputError
+
+    for name, _ in numbers:
+        value, least = getattr(args, name), 0 if name in may_be_0 else 1
+        if value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
+
+
+def require_accelerate():
+    """InputError where accelerate is not installed."""
+    from ..errors import InputError
+
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"Training needs a package that is not installed ({error}): `pip install accelerate`."
+        ) from error
+
+
 def check_run(args, numbers, may_be_0, shares=(), may_be_any=()):
     """InputError for a number, or another option of these, that cannot be meant.
 
