@@ -10,7 +10,7 @@ from typing import Any, Callable
 from .embedder.options import ClipOptions
 from .errors import InputError
 from .job import Job
-from .sampling.speed import PUBLISHED, SPEEDS
+from .sampling.speed import PUBLISHED, SPEEDS, Savings
 from .sampling.student import PUBLISHED_SETTINGS, own_settings, student_text
 
 
@@ -375,7 +375,8 @@ def kept_run(job, inputs, metadata, output=None):
     frames = num_frames(len(inputs.sound.speech)) + (0 if job.clamp_windows else WINDOW)
     shape = frames, LATENT_CHANNELS, height // 8, width // 8
     tensors = 1 + (job.guidance_reuse > 1) + (job.sampler == "dpmpp_2m")
-    return Run(output or job.output, settings, computing, job.steps, shape, tensors=tensors)
+    resumable = Savings(job.guidance_reuse, job.deep_cache, job.clamp_windows).begins_anew
+    return Run(output or job.output, settings, computing, job.steps, shape, tensors=tensors, resumable=resumable)
 
 
 def checkpoint_stamp(checkpoint):

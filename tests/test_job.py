@@ -32,8 +32,8 @@ def test_values_as_a_table_has_them():
 
 
 def test_a_speed_sets_what_is_not_given():
-    fast = Job.of(FILES | {"speed": "fast", "guidance_reuse": "1"})
-    assert (fast.steps, fast.sampler, fast.schedule, fast.guidance_reuse) == (10, "dpmpp_2m", "align_your_steps", 1)
+    fast = Job.of(FILES | {"speed": "fast", "deep_cache": "1"})
+    assert (fast.steps, fast.sampler, fast.schedule, fast.deep_cache) == (12, "euler", "karras", 1)
     assert fast.speed is None  # not quite
     assert Job.of(FILES | {"speed": "draft"}).speed == "draft"
     assert Job.of(FILES).speed == Job.of(FILES | {"speed": "published"}).speed == "published"

@@ -4,13 +4,12 @@ Once for each size of pictures, precision, device, and version of PyTorch; clips
 It is kept in the folder that the variable TORCHINDUCTOR_CACHE_DIR names, or else in the user's cache."""
 
 from ..job import DTYPES
-from ..sampling.speed import PUBLISHED, SPEEDS
 
 HELP = "compile the UNet's blocks before they are needed"
 
 EXAMPLES = (
     ("for square pictures of 512 pixels, with the first checkpoint found", ""),
-    ("for upright ones, as --speed fast samples them", "--checkpoint mine --size 512x768 --speed fast"),
+    ("for upright ones, which --guidance-reuse samples", "--checkpoint mine --size 512x768 --guidance-reuse"),
 )
 
 
@@ -24,10 +23,9 @@ def add_arguments(parser):
         help="pixels of the video, multiples of 64 (default: %(default)s)",
     )
     add(
-        "--speed",
-        choices=SPEEDS,
-        default=PUBLISHED,
-        help="what generate gets; fast and draft also compute one branch of guidance alone (default: %(default)s)",
+        "--guidance-reuse",
+        action="store_true",
+        help="generate gets this option, with which some steps compute one branch of guidance alone: that as well",
     )
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     add("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")
@@ -45,5 +43,5 @@ def run(args):
     device, checkpoint = choose_device(args.device, "--device"), resolve_checkpoint(args.checkpoint)
     pipeline = load_pipeline(checkpoint, choose_dtype(args.dtype, device), device)
     pipeline.set_progress_bar_config(desc="Compiling", unit="window", disable=None)
-    print(warm_up(pipeline, width, height, args.speed).text())
+    print(warm_up(pipeline, width, height, args.guidance_reuse).text())
     return 0

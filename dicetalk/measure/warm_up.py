@@ -11,7 +11,7 @@ from ..emotion.value import DIMENSION, Emotion
 from ..media.portrait import prepare_portrait
 from ..model.audio import SAMPLES_PER_FRAME
 from ..model.compiling import graphs
-from ..sampling.speed import FIRST_WHOLE, PUBLISHED, SPEEDS
+from ..sampling.speed import FIRST_WHOLE
 from ..sampling.windows import WINDOW
 
 
@@ -33,20 +33,19 @@ class Warmed:
         return f"{self.graphs} graphs in {self.seconds:.1f} s: {self.compiled} compiled, the others were on the disk."
 
 
-def warm_up(pipeline, width: int, height: int, speed: str = PUBLISHED) -> Warmed:
+def warm_up(pipeline, width: int, height: int, one_branch: bool = False) -> Warmed:
     """Compile all that a clip needs.
 
     Args:
         pipeline: a `DiceTalkPipeline` on its device.
         width, height: of the pictures, in pixels, multiples of 64.
-        speed: one of `SPEEDS`.
+        one_branch: whether one branch of guidance alone is computed too, as some steps do where guidance is reused.
 
     Raises:
         InputError: PyTorch cannot compile for the device.
     """
     portrait = prepare_portrait(Image.new("RGB", (width, height)), (0.25, 0.25, 0.75, 0.75), min(width, height))
-    settings = {name: SPEEDS[speed][name] for name in ("guidance_reuse", "deep_cache", "clamp_windows")}
-    steps = 1 if settings["guidance_reuse"] == 1 else FIRST_WHOLE + 1  # the last of them computes one branch
+    steps = FIRST_WHOLE + 1 if one_branch else 1  # the last of them
     before, start = graphs(), time.perf_counter()
     pipeline.compile_regions()(
         portrait,
@@ -55,7 +54,7 @@ def warm_up(pipeline, width: int, height: int, speed: str = PUBLISHED) -> Warmed
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
-        **settings,
+        guidance_reuse=2 if one_branch else 1,
     )
     seconds = time.perf_counter() - start
     made, missed = (now - then for now, then in zip(graphs(), before))

@@ -128,8 +128,8 @@ def sample(
         on_window: called after each window with the number of windows done and of all.
         device: where to compute, the UNet's own when None.
         start: the number of steps that are done, the latents (N + window, 4, h, w) and the dict that `on_step` got
-            after them; resumes there, bit for bit as if never interrupted. With `savings.deep_cache` the inner levels
-            are computed at the first step, which changes the result a little. The noise is not used then.
+            after them; resumes there, bit for bit as if never interrupted (with `savings.deep_cache`, after a step of
+            which `savings.begins_anew` says so). The noise is not used then.
         smaller_windows: whether windows may become shorter when memory runs out, see
             `dicetalk.sampling.economy.Economy`. Then the windows that touch nothing that is kept are computed too:
             shorter ones may need what they touch.
@@ -155,7 +155,9 @@ def sample(
     if smaller_windows and process()[1] > 1:
         raise InputError("Several processes share out the same windows: leave out smaller windows (--smaller-windows).")
     if savings.deep_cache > 1 and process()[1] > 1:
-        raise InputError("Each process keeps the inner levels of its own windows alone: leave out --deep-cache.")
+        raise InputError(
+            "Each process keeps the inner levels of its own windows alone: give --deep-cache 1 (--speed sets 3)."
+        )
     device = unet.device if device is None else device
     total_steps = int(num_inference_steps / denoise)
     skipped = total_steps - num_inference_steps

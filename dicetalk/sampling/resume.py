@@ -51,12 +51,13 @@ class Run:
         shape: of the latents.
         seconds: the state is written at most this often (10 when None), and after the last step.
         tensors: how many of that shape a state has at most.
+        resumable: says of a number of steps that are done whether a run can continue from there; None for all.
     """
 
-    def __init__(self, output, settings, computing, steps, shape, seconds=None, tensors=1):
+    def __init__(self, output, settings, computing, steps, shape, seconds=None, tensors=1, resumable=None):
         self.path = state_path(output)
         self.settings, self.computing = dict(settings), dict(computing)
-        self.steps, self.shape, self._tensors = steps, tuple(shape), tensors
+        self.steps, self.shape, self._tensors, self._resumable = steps, tuple(shape), tensors, resumable
         self.seconds = SECONDS if seconds is None else seconds
         self.done = self.kept = 0
         self._kept = {}
@@ -121,6 +122,8 @@ class Run:
         Args:
             carried: {name out of `CARRIED`: tensor} of what else the next steps take up.
         """
+        if done < self.steps and self._resumable is not None and not self._resumable(done):
+            return
         self.done, self._kept = done, {"latents": latents, **carried}
         if not self.finished and time.monotonic() - self._written < self.seconds:
             return

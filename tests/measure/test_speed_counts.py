@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicetalk.measure.speed import CHOICES, pictures
+from dicetalk.measure.speed import CHOICES, pictures, shallow_share
 from dicetalk.measure.speed import table as speed_table
 from dicetalk.sampling.speed import SPEEDS, TARGETS
 from dicetalk.sampling.windows import window_plan
@@ -17,7 +17,7 @@ def test_the_published_count_is_that_of_the_windows():
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("seconds", [3, 10])
 def test_the_speeds_reach_their_targets(name, seconds):
-    assert pictures(seconds, {}) / pictures(seconds, SPEEDS[name]) >= TARGETS[name]
+    assert pictures(seconds, {}) / pictures(seconds, SPEEDS[name], shallow_share()) >= TARGETS[name]
 
 
 def test_clamped_windows_halve_three_seconds():
@@ -47,4 +47,4 @@ def test_evaluate_measures_what_each_choice_costs():
     measured = {saving.name: Sampling(**saving.sampling) for saving in SAVINGS}
     choices = {name for name in CHOICES if name not in ("speed published", "guidance_from 100")}
     assert choices <= measured.keys()
-    assert (measured["speed draft"].steps, measured["speed draft"].clamp_windows) == (8, True)
+    assert (measured["speed draft"].steps, measured["speed draft"].deep_cache) == (8, 3)

@@ -88,7 +88,7 @@ def test_a_job_is_sampled_as_the_student_says(tiny_checkpoint, tmp_path):
     assert (own.steps, own.sampler, own.schedule) == (8, "lcm", "karras")
     assert (own.reference_scale, own.emotion_scale) == (1, 1) and as_sampled(own, checkpoint) == own
     fast = as_sampled(Job.of(values | {"speed": "fast", "reference_scale": 2}), checkpoint)
-    assert (fast.steps, fast.sampler, fast.reference_scale, fast.emotion_scale) == (10, "dpmpp_2m", 2, 1)
+    assert (fast.steps, fast.sampler, fast.reference_scale, fast.emotion_scale) == (12, "euler", 2, 1)
     given = values | {"steps": 25, "sampler": "euler", "reference_scale": 3, "emotion_scale": 6}
     assert as_sampled(Job.of(given), checkpoint) == published, "what is given is obeyed, the published values too"
     assert Job.of(values | {"steps": 25}).digest() != job.digest(), "that is another clip"
