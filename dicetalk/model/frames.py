@@ -37,7 +37,7 @@ class Blender(AlphaBlender):
         """Overwrites x_spatial, where no gradient needs it."""
         factor = self.mix_factor if self.switch_spatial_to_temporal_mix else -self.mix_factor
         share = torch.sigmoid(factor).to(x_spatial.device, x_spatial.dtype)  # of x_temporal
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # which would copy a view that is overwritten
             return torch.lerp(x_spatial, x_temporal, share)
         return x_spatial.lerp_(x_temporal, share)
 

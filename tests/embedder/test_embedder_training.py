@@ -41,6 +41,11 @@ FEW = SyntheticOptions(train_identities=3, test_identities=2, takes=6, tokens=4)
 QUICK = TrainingOptions(epochs=2, batch=24, reversal_start=0.0)
 
 
+def blendshapes(frames, value):
+    """MediaPipe's, all of one value but _neutral, the first."""
+    return np.concatenate([np.zeros((frames, 1)), np.full((frames, 51), value)], axis=1).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def accelerator():
     return accelerate.Accelerator(cpu=True)
@@ -240,7 +245,7 @@ def recordings(tmp_path):
                 record(data / actor / "audio" / emotion / "level_1" / f"{clip}.wav")
                 faces = data / actor / "landmarks" / emotion / "level_1" / f"{clip}.npy"
                 faces.parent.mkdir(parents=True, exist_ok=True)
-                np.save(faces, np.full((10, 52), 0.1 * len(emotion), np.float32))
+                np.save(faces, blendshapes(10, 0.1 * len(emotion)))
     record(data / "someone" / "happy" / "1" / "a.wav")
     record(data / "someone" / "neutral" / "1" / "a.wav")
     return data
@@ -291,7 +296,8 @@ def test_features_are_computed_once(recordings, tiny_checkpoint, tmp_path):
     assert extract(first, tmp_path / "kept", encoder, "other digest")[1]
     clips = KeptClips([path], [0], [0], ["one"])
     visual, visual_mask, audio, audio_mask = clips[0]
-    assert visual.shape == (5, 52) and torch.allclose(visual, torch.tensor(0.5), atol=1e-3) and visual_mask.all()
+    expected = torch.from_numpy(blendshapes(5, 0.5))
+    assert torch.allclose(visual, expected, atol=1e-3) and visual_mask.all()
     assert audio.shape == (5, 16) and audio_mask.all()
     assert batch_of(clips, torch.tensor([0, 0]), 3)[0].shape == (2, 3, 52)
     assert extracted(first, tmp_path / "kept", "other digest") == path
@@ -358,7 +364,7 @@ def test_actors_with_one_clip_per_emotion_are_not_probed(command, recordings, ti
         for emotion in NAMES:
             faces = recordings / actor / emotion / "1" / "a.npy"
             record(faces.with_suffix(".mp4"), seconds=0.2)
-            np.save(faces, np.full((5, 52), 0.1 * len(emotion), np.float32))
+            np.save(faces, blendshapes(5, 0.1 * len(emotion)))
     output = tmp_path / "embedder.safetensors"
     arguments = ["--checkpoint", tiny_checkpoint, "--output", output, "--held-out", "one", "two", "--batch", 3]
     code, out, error = command(recordings, *arguments, "--use", "visual", *SMALL)
@@ -431,7 +437,7 @@ def test_recordings_without_the_cue_that_is_used(command, tiny_checkpoint, tmp_p
         record(clip)
         if use == "audio":
             record(clip.with_suffix(".mp4"))
-            np.save(clip.with_suffix(".npy"), np.full((10, 52), 0.5, np.float32))
+            np.save(clip.with_suffix(".npy"), blendshapes(10, 0.5))
             clip.unlink()
     arguments = [tmp_path / "data", "--checkpoint", tiny_checkpoint, "--output", tmp_path / "x.safetensors"]
     code, _, error = command(*arguments, "--use", use, *SMALL)

@@ -10,6 +10,7 @@ from skimage import data
 
 from dicetalk.errors import InputError
 from dicetalk.media import detector
+from dicetalk.media import faces as faces_module
 from dicetalk.media.faces import box_of_landmarks, choose_face, faces_from_left
 from dicetalk.media.portrait import face_crop
 
@@ -36,6 +37,7 @@ def network(monkeypatch):
             return boxes, points
 
         monkeypatch.setattr(detector, "_network", lambda: look)
+        monkeypatch.setattr(faces_module, "_found", {})  # what others saw in the same pictures
         monkeypatch.setattr(detector, "tilt_of", lambda image, face: face.tilt)
         return asked
 
