@@ -15,9 +15,11 @@ function leastZoom() {
 function showWords(extra) {
     const { ds } = app.canvas;
     // A saved copy that somebody zoomed out has the view of its file already.
-    if (ds.scale >= leastZoom() || ds.scale === extra.ds.scale) return;
-    ds.scale = Math.max(extra.ds.scale, leastZoom());
-    ds.offset = [...extra.ds.offset];
+    if (ds.scale < leastZoom() && ds.scale !== extra.ds.scale) {
+        ds.scale = Math.max(extra.ds.scale, leastZoom());
+        ds.offset = [...extra.ds.offset];
+    }
+    ds.onChanged?.(ds.scale, ds.offset); // by which the canvas decides whether it draws words and shows editors
     app.canvas.setDirty(true, true);
 }
 

@@ -124,7 +124,12 @@ def _read_pth(path, size):
     _check_zip(path, size)
     _check_pickle(path)
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        # PyTorch 2.14 takes a path that ends so for safetensors, whatever the file holds; only a path can be mapped.
+        if path.suffix == ".safetensors":
+            with open(path, "rb") as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:  # whose text is long, and of something else
         raise Unreadable("is truncated or damaged") from None
     except Exception as error:  # whatever a damaged or hostile file makes the reader stumble over

@@ -111,7 +111,7 @@ def test_runs_that_another_page_began_are_followed_one_after_the_other(frontend,
     panel = frontend.page.locator(PANEL)
     for _ in range(2):
         answers.state = FETCHING
-        frontend.page.evaluate("LiteGraph.createNode('DiceTalkLoader')")  # which asks
+        frontend.page.evaluate("void LiteGraph.createNode('DiceTalkLoader')")  # which asks
         panel.get_by_text("unet.pth: 1.5 of 6.0 GB").wait_for(state="attached")
         answers.state = FETCHING | {"done": 3_000_000_000}
         frontend.page.wait_for_function("document.querySelector('progress')?.value === 3e9")

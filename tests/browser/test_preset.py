@@ -26,7 +26,7 @@ COLOURS = """(types) => types.map((type) => [
 @pytest.fixture
 def preset(frontend):
     frontend.load({"nodes": [], "links": [], "groups": [], "version": 0.4})
-    frontend.page.evaluate("app.graph.add(LiteGraph.createNode('DiceTalkEmotion'))")
+    frontend.page.evaluate("void app.graph.add(LiteGraph.createNode('DiceTalkEmotion'))")
     return frontend
 
 
@@ -64,7 +64,7 @@ def test_an_emotion_that_was_saved_is_in_the_lists_at_once(preset, server, tiny_
     save = {"emotion": ["8", 0], "name": SAVED, "overwrite": True}
     listed = f"""() => app.graph.nodes.find((node) => node.comfyClass === "DiceTalkEmotion")
         .widgets[0].options.values.includes({json.dumps(SAVED)})"""
-    preset.page.evaluate("app.graph.add(LiteGraph.createNode('DiceTalkSaveEmotion'))")
+    preset.page.evaluate("void app.graph.add(LiteGraph.createNode('DiceTalkSaveEmotion'))")
     file = server.base / "models" / "dicetalk_emotions" / f"{SAVED}.safetensors"
     assert not preset.page.evaluate(listed)
     try:

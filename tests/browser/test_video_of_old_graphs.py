@@ -10,7 +10,7 @@ KIND = "DiceTalkVideo"
 )
 def test_a_saved_graph_keeps_its_frame_rate(frontend, saved, smooth):
     frontend.load({"nodes": [], "links": [], "groups": [], "version": 0.4})
-    frontend.page.evaluate("(kind) => app.graph.add(LiteGraph.createNode(kind))", KIND)
+    frontend.page.evaluate("(kind) => void app.graph.add(LiteGraph.createNode(kind))", KIND)
     assert frontend.values(KIND)["smooth_motion"] is True, "a new node"
     graph = frontend.serialized()
     graph["nodes"][0]["widgets_values"] = saved

@@ -131,6 +131,7 @@ class Frontend:
                 const node = app.canvas.graph.nodes.find((node) => node.comfyClass === kind);
                 app.canvas.ds.scale = scale;
                 app.canvas.ds.offset = [120 / scale - node.pos[0], 130 / scale - node.pos[1]];
+                app.canvas.ds.onChanged?.(scale, app.canvas.ds.offset);
                 app.canvas.setDirty(true, true);
             }""",
             [kind, scale],

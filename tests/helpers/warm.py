@@ -10,10 +10,12 @@ import contextlib
 import functools
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 from project import ROOT
@@ -158,4 +160,7 @@ if __name__ == "__main__":
     sys.path[0] = ""  # as `python -c` has it
     sys.path[1:1] = order["environment"].get("PYTHONPATH", "").split(os.pathsep)
     sys.argv = ["-c", *order["arguments"]]
-    exec(compile(order["code"], "<string>", "exec"), {"__name__": "__main__"})
+    with tempfile.NamedTemporaryFile("w", suffix=".py", encoding="utf-8") as file:
+        file.write(order["code"])
+        file.flush()
+        runpy.run_path(file.name, run_name="__main__")
