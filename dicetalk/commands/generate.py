@@ -244,7 +244,7 @@ def add_arguments(parser):
     add(
         "--compile",
         action="store_true",
-        help="compile the UNet's blocks, which takes a while at the first step and pays on a GPU; warm-up does it "
+        help="compile the UNet's blocks, which takes a while at the first step and is meant for GPUs; warm-up does it "
         "before, and later runs find it on the disk",
     )
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")

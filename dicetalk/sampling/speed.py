@@ -25,7 +25,7 @@ SPEEDS: dict[str, dict[str, Any]] = {
         "clamp_windows": False,
     }
 }
-# What costs the miniature least of the ways to get there; `dicetalk evaluate --only savings` measures it.
+# Chosen by what they cost the miniature, which `dicetalk evaluate --only savings` measures.
 SPEEDS["fast"] = SPEEDS[PUBLISHED] | {"steps": 12, "deep_cache": 3}
 SPEEDS["draft"] = SPEEDS["fast"] | {"steps": 8}
 TARGETS = {"fast": 3.3, "draft": 4.5}  # times fewer pictures through the UNet than published
